@@ -1,0 +1,259 @@
+/*
+ * The shared segment: the one truth about backends, workers and traffic. The master makes it, its health thread and the
+ * workers write it, vbctl reads it. Fixed capacity, no pointers: everything is an array of rows behind the header.
+ *
+ *   section      rows                      writer (only one for each word)
+ *   header       1                         master main thread
+ *   pools        cap.backends              master main thread; `cursor` by all workers (atomic add), `epoch` by both
+ *                                          threads of the master (atomic add)
+ *   backends     cap.backends              membership: master main thread; health and address: health thread
+ *   workers      cap.workers               master at spawn and reap; the stats by the worker in that slot
+ *   in_flight    cap.workers x backends    the worker in that slot; zeroed by the master when the worker is dead
+ *   traffic      cap.workers x backends    the worker in that slot
+ *
+ * A slot's counters go on when another worker takes it over, so sums over slots only grow. Single words are relaxed
+ * atomics; records of several words that change while readers read carry a sequence number (odd while being written).
+ *
+ * Nothing in a segment is trusted by a reader: vb_shm_attach checks the header once, keeps its own copy of the
+ * capacities, and every accessor checks its index against that copy.
+ */
+#ifndef VB_SHM_H
+#define VB_SHM_H
+
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "vb/base.h"
+#include "vb/err.h"
+#include "vb/hist.h"
+
+#define VB_SHM_MAGIC        0x4d47455331424c56ull /* "VLB1SEGM" */
+#define VB_SHM_VERSION      1u
+#define VB_SHM_NAME_MAX     64
+#define VB_SHM_ADDRESS_MAX  264
+#define VB_SHM_WORKERS_MAX  256
+#define VB_SHM_BACKENDS_MAX 4096
+
+typedef _Atomic uint64_t vb_u64;
+typedef _Atomic uint32_t vb_u32;
+
+enum vb_instance_state { VB_INSTANCE_STARTING = 1, VB_INSTANCE_RUNNING, VB_INSTANCE_STOPPING };
+enum vb_worker_state { VB_WORKER_FREE, VB_WORKER_STARTING, VB_WORKER_READY, VB_WORKER_DRAINING, VB_WORKER_DEAD };
+enum vb_admin_state { VB_ADMIN_READY, VB_ADMIN_DRAIN, VB_ADMIN_MAINT };
+/* UNKNOWN (not probed yet) and UNCHECKED (health: off) are served like UP. */
+enum vb_health_state { VB_HEALTH_UNKNOWN, VB_HEALTH_UP, VB_HEALTH_DOWN, VB_HEALTH_UNCHECKED };
+
+struct vb_shm_capacity {
+    uint32_t workers, backends; /* pools share the capacity of backends: each pool has at least one */
+};
+
+struct vb_shm_header {
+    uint64_t magic;
+    uint32_t version;
+    vb_u32 ready;               /* 1, with release order, once everything else is there */
+    uint32_t header_size, pool_size, backend_size, worker_size, traffic_size;
+    struct vb_shm_capacity cap;
+    uint64_t pools_at, backends_at, workers_at, in_flight_at, traffic_at, total_size; /* bytes from the start */
+    char boot_id[40];
+    char name[VB_SHM_NAME_MAX];
+    char program_version[32];
+    char config_file[256];
+    uint64_t start_wall_us;
+    int32_t master_pid;
+    vb_u32 state;               /* enum vb_instance_state */
+    vb_u32 generation;          /* of the configuration, from 1 */
+    vb_u32 workers_wanted;
+};
+
+struct vb_shm_pool {
+    vb_u32 used;
+    uint32_t balance;           /* enum vb_balance */
+    char name[VB_SHM_NAME_MAX];
+    char balance_name[24];
+    /* Grows whenever the set of backends that may be picked, or a weight, changes: workers then look again. */
+    alignas(64) vb_u32 epoch;
+    /* The next ticket of round robin, shared by all workers. */
+    alignas(64) vb_u64 cursor;
+};
+
+/* What the health thread knows of a backend. Several words: read it with vb_shm_read_health. */
+struct vb_health_record {
+    uint64_t checks, failures;  /* probes made, and how many of them failed */
+    uint64_t history;           /* the last 64 results, the newest in bit 0, 1 = passed; valid up to `checks` */
+    uint64_t changed_wall_us;   /* when `health` took its present value; 0: never */
+    uint64_t last_wall_us;      /* end of the last probe; 0: none yet */
+    uint32_t last_latency_us;
+    uint32_t transitions;
+    char reason[104];           /* of the last failure, e.g. "connection refused"; empty: none yet */
+    uint32_t address_len;       /* 0: the name has not been resolved */
+    struct sockaddr_storage address;
+};
+
+struct vb_shm_backend {
+    vb_u32 used;
+    vb_u32 incarnation;         /* grows each time the slot is given to another backend */
+    vb_u32 pool;                /* index */
+    vb_u32 admin;               /* enum vb_admin_state */
+    vb_u32 weight;
+    vb_u32 health;              /* enum vb_health_state, on its own because every pick reads it */
+    char name[VB_SHM_NAME_MAX];
+    char address[VB_SHM_ADDRESS_MAX]; /* as configured: host:port */
+    alignas(64) vb_u32 record_seq;
+    struct vb_health_record record;
+};
+
+enum vb_stat_kind { VB_STAT_COUNTER, VB_STAT_GAUGE };
+
+struct vb_shm_worker {
+    vb_u32 state;               /* enum vb_worker_state */
+    vb_u32 index;               /* 0..N-1: which listening sockets it serves */
+    vb_u32 generation;
+    _Atomic int32_t pid;
+    vb_u64 start_wall_us;
+    vb_u64 restarts;            /* workers that died in this slot and were replaced */
+    vb_u64 requests_before;     /* value of `requests` when this process took the slot */
+    alignas(128) char stats_begin[0];
+#define VB_WORKER_STAT(field, kind, help) vb_u64 field;
+#include "vb/stats.def"
+};
+
+/* One worker's traffic with one backend. */
+struct vb_shm_traffic {
+    alignas(128) char stats_begin[0];
+#define VB_BACKEND_STAT(field, kind, help) vb_u64 field;
+#include "vb/stats.def"
+    vb_u64 latency[VB_HIST_BUCKETS]; /* from the request's head to the response's last byte, see vb/hist.h */
+};
+
+struct vb_shm; /* a mapped segment: its address, its size, and a checked copy of its capacities */
+
+/* ---- making and finding -------------------------------------------------------------------------------------------*/
+
+/* `/dev/shm/vibebalancer-NAME`; -ENAMETOOLONG. */
+int vb_shm_default_path(char *to, size_t size, const char *name);
+
+/* Bytes that a segment of this capacity takes. */
+uint64_t vb_shm_size(struct vb_shm_capacity cap);
+
+/*
+ * Makes the segment of a new instance at `path`, reserves all its pages, and holds a lock on it for as long as the
+ * process lives: that lock decides who is master. The new file takes the place of one that a dead master left. The
+ * header is filled in except for `ready`; nobody can attach before vb_shm_publish.
+ * -EBUSY: a living master has it. -ENOSPC: no room; the sentence says how much is needed. Others: negative errno.
+ */
+int vb_shm_create(struct vb_shm **ret_shm, const char *path, const char *name, struct vb_shm_capacity cap,
+                  struct vb_error *err);
+void vb_shm_publish(struct vb_shm *shm);
+
+/* A descriptor for a worker to inherit; not the one that holds the lock. Owned by `shm`. */
+int vb_shm_fd_for_workers(const struct vb_shm *shm);
+
+/* Removes the file, if it is still ours: for a clean stop. */
+void vb_shm_unlink(struct vb_shm *shm);
+
+/* In a worker: maps the inherited descriptor for writing. `fd` stays the caller's. */
+int vb_shm_attach_fd(struct vb_shm **ret_shm, int fd, struct vb_error *err);
+
+/*
+ * In a tool: maps the file read-only. Waits up to 100 ms for `ready`. -ENOENT: no such file. -EPROTO: not a segment, or
+ * one of another layout version; the sentence says which.
+ */
+int vb_shm_attach(struct vb_shm **ret_shm, const char *path, struct vb_error *err);
+
+/* Does a living master hold the lock? Asks only, takes nothing. */
+bool vb_shm_alive(const struct vb_shm *shm);
+
+/* Unmaps, closes, frees, sets NULL; *shm may be NULL. Does not unlink. */
+void vb_shm_close(struct vb_shm **shm);
+
+/* ---- rows ---------------------------------------------------------------------------------------------------------*/
+
+struct vb_shm_capacity vb_shm_capacity(const struct vb_shm *shm);
+struct vb_shm_header *vb_shm_header(const struct vb_shm *shm);
+
+/* Index at or over the capacity ends the process: indexes come from our own loops, or were checked. */
+struct vb_shm_pool *vb_shm_pool(const struct vb_shm *shm, unsigned pool);
+struct vb_shm_backend *vb_shm_backend(const struct vb_shm *shm, unsigned backend);
+struct vb_shm_worker *vb_shm_worker(const struct vb_shm *shm, unsigned slot);
+struct vb_shm_traffic *vb_shm_traffic(const struct vb_shm *shm, unsigned slot, unsigned backend);
+/* A slot's requests in flight, an array over all backends. */
+vb_u32 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot);
+
+/* ---- membership (master) ------------------------------------------------------------------------------------------*/
+
+struct vb_backend_spec {
+    const char *name, *address;
+    unsigned weight;
+    bool checked; /* false: health checks are off, it counts as up */
+};
+
+/* Takes a free slot. >= 0: its index. -ENOSPC: capacity is used up. -EEXIST: the name is taken. -EINVAL: too long. */
+int vb_shm_add_pool(struct vb_shm *shm, const char *name, unsigned balance, const char *balance_name);
+int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec);
+
+/* ---- health (health thread writes, all read) ----------------------------------------------------------------------*/
+
+/* Publishes the record, then the state; when the state changed, the pool's epoch too. */
+void vb_shm_write_health(struct vb_shm *shm, unsigned backend, enum vb_health_state health,
+                         const struct vb_health_record *record);
+
+/* A consistent copy; false when the writer seems to have died in the middle (the copy is zeroed). */
+bool vb_shm_read_health(const struct vb_shm *shm, unsigned backend, struct vb_health_record *ret_record);
+
+/* May this backend be given a new request? */
+bool vb_shm_backend_usable(const struct vb_shm_backend *backend);
+
+/* ---- workers (master) ---------------------------------------------------------------------------------------------*/
+
+/* Takes a free slot for worker `index`. -ENOSPC. The worker's pid follows with vb_shm_worker_started. */
+int vb_shm_claim_worker(struct vb_shm *shm, unsigned index, unsigned generation);
+void vb_shm_worker_started(struct vb_shm *shm, unsigned slot, pid_t pid);
+
+/* The process in this slot is gone: gives back all it counted as present. Counters stay. The slot becomes free. */
+void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died);
+
+/* ---- reading sums -------------------------------------------------------------------------------------------------*/
+
+struct vb_worker_sum {
+#define VB_WORKER_STAT(field, kind, help) uint64_t field;
+#include "vb/stats.def"
+};
+struct vb_traffic_sum {
+#define VB_BACKEND_STAT(field, kind, help) uint64_t field;
+#include "vb/stats.def"
+    uint64_t in_flight;
+    uint64_t latency[VB_HIST_BUCKETS];
+};
+
+/* Adds all slots' figures to *sum, which the caller zeroes first (so several backends can be added up). */
+void vb_shm_add_workers(const struct vb_shm *shm, struct vb_worker_sum *sum);
+void vb_shm_add_traffic(const struct vb_shm *shm, unsigned backend, struct vb_traffic_sum *sum);
+uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend);
+
+/* Name of an enum value as people and programs see it ("up", "ready", ...); "?" when it is none. */
+const char *vb_health_name(unsigned health);
+const char *vb_admin_name(unsigned admin);
+const char *vb_worker_state_name(unsigned state);
+const char *vb_instance_state_name(unsigned state);
+
+/* For the single writer of a word: no locked instruction. */
+static inline void vb_add64(vb_u64 *word, uint64_t n)
+{
+    atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) + n, memory_order_relaxed);
+}
+static inline void vb_sub64(vb_u64 *word, uint64_t n)
+{
+    atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) - n, memory_order_relaxed);
+}
+static inline void vb_add32(vb_u32 *word, uint32_t n)
+{
+    atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) + n, memory_order_relaxed);
+}
+static inline void vb_sub32(vb_u32 *word, uint32_t n)
+{
+    atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) - n, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,29 @@
+/* Allocation and error sentences. */
+#include "vb/base.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vb/err.h"
+
+void *vb_zalloc(size_t size)
+{
+    return calloc(1, size);
+}
+
+int vb_fail(struct vb_error *err, int code, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(err->text, sizeof(err->text), fmt, args);
+    va_end(args);
+    return code;
+}
+
+const char *vb_strerror(int code)
+{
+    const char *text = strerrordesc_np(-code);
+    return text != NULL ? text : "Unknown error";
+}
