@@ -153,7 +153,7 @@ int vb_shm_fd_for_workers(const struct vb_shm *shm);
 /* Removes the file, if it is still ours: for a clean stop. */
 void vb_shm_unlink(struct vb_shm *shm);
 
-/* In a worker: maps the inherited descriptor for writing. `fd` stays the caller's. */
+/* In a worker: maps the inherited descriptor for writing, ready or not. `fd` stays the caller's. */
 int vb_shm_attach_fd(struct vb_shm **ret_shm, int fd, struct vb_error *err);
 
 /*
@@ -231,6 +231,12 @@ struct vb_traffic_sum {
 void vb_shm_add_workers(const struct vb_shm *shm, struct vb_worker_sum *sum);
 void vb_shm_add_traffic(const struct vb_shm *shm, unsigned backend, struct vb_traffic_sum *sum);
 uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend);
+
+/*
+ * A string of the segment as text that can be printed: what fits into `size`, ended by NUL even where the segment's is
+ * not, control characters replaced. `n` is the size of the field.
+ */
+void vb_shm_text(char *to, size_t size, const char *field, size_t n);
 
 /* Name of an enum value as people and programs see it ("up", "ready", ...); "?" when it is none. */
 const char *vb_health_name(unsigned health);

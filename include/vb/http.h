@@ -1,0 +1,174 @@
+/*
+ * HTTP/1 as bytes: no sockets, no time, no configuration. Bytes in, a message model out, and back.
+ *
+ * A head is read twice: by our own strict scanner, whose result is what the rest of the program sees, and by llhttp,
+ * which must come to the same framing; where they disagree the message is refused. Bodies are decoded by llhttp.
+ * Rules: RFC 9110 (semantics), RFC 9112 (HTTP/1.1).
+ */
+#ifndef VB_HTTP_H
+#define VB_HTTP_H
+
+#include <stdalign.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "vb/base.h"
+#include "vb/str.h"
+
+/* ---- the model ----------------------------------------------------------------------------------------------------*/
+
+/* The fields that a proxy must know; all others pass untouched. */
+enum vb_field_id {
+    VB_FIELD_OTHER,
+    VB_FIELD_CONNECTION,
+    VB_FIELD_KEEP_ALIVE,
+    VB_FIELD_PROXY_CONNECTION,
+    VB_FIELD_TE,
+    VB_FIELD_TRANSFER_ENCODING,
+    VB_FIELD_UPGRADE,
+    VB_FIELD_CONTENT_LENGTH,
+    VB_FIELD_HOST,
+    VB_FIELD_EXPECT,
+    VB_FIELD_FORWARDED,
+    VB_FIELD_X_FORWARDED_FOR,
+    VB_FIELD_X_FORWARDED_PROTO,
+    VB_FIELD_X_FORWARDED_HOST,
+    VB_FIELD_ID_COUNT,
+};
+
+struct vb_field {
+    struct vb_str name;  /* its first byte is where the line begins */
+    struct vb_str value; /* without the white space around it */
+    const char *line_end; /* behind the line's CRLF */
+    uint8_t id;          /* enum vb_field_id */
+    bool named_by_connection; /* hop-by-hop because the Connection field says so (RFC 9110 7.6.1) */
+};
+
+/* How the end of a message's body is known (RFC 9112 6.3). */
+enum vb_framing { VB_FRAMING_NONE, VB_FRAMING_LENGTH, VB_FRAMING_CHUNKED, VB_FRAMING_CLOSE };
+
+#define VB_FIELDS_MAX 1000
+
+/*
+ * The head of a message: slices of the bytes that it was parsed from, valid as long as those. It is large: a worker has
+ * one, not each connection, because a head is parsed and passed on in one go.
+ */
+struct vb_head {
+    struct vb_str raw;    /* request line or status line, fields, and the empty line */
+    /* requests */
+    struct vb_str method;
+    struct vb_str target; /* to forward: origin-form, or `*` (RFC 9112 3.2) */
+    struct vb_str host;   /* to forward; empty in an HTTP/1.0 request without one */
+    bool host_from_target; /* the target was in absolute-form: its authority replaces the Host field */
+    /* responses */
+    unsigned status;
+    struct vb_str reason;
+    /* both */
+    unsigned minor;       /* HTTP/1.minor: 0 or 1 */
+    bool keep_alive;      /* the sender wants the connection to persist (RFC 9112 9.3) */
+    enum vb_framing framing;
+    uint64_t length;      /* body bytes, with VB_FRAMING_LENGTH */
+    uint32_t present;     /* bit set of enum vb_field_id */
+    unsigned n_fields;
+    struct vb_field fields[VB_FIELDS_MAX];
+};
+
+/* Why a message was refused: the status that a client gets for such a request, and a sentence. */
+struct vb_refusal {
+    unsigned status;
+    const char *why; /* a literal */
+};
+
+struct vb_head_limits {
+    size_t bytes;    /* of a whole head */
+    unsigned fields; /* at most VB_FIELDS_MAX */
+};
+
+/*
+ * Reads a head from the first n bytes of a message. > 0: its length; `head` is filled. 0: more bytes are needed, and
+ * the lines that are complete are valid so far. -EPROTO: refused, see ret_refusal. Call it again, with all the bytes,
+ * when a further line end has arrived.
+ */
+ssize_t vb_h1_parse_request(const char *bytes, size_t n, const struct vb_head_limits *limits, struct vb_head *head,
+                            struct vb_refusal *ret_refusal);
+
+/* The same for a response to a request with the method HEAD (`to_head`) or another one. */
+ssize_t vb_h1_parse_response(const char *bytes, size_t n, const struct vb_head_limits *limits, bool to_head,
+                             struct vb_head *head, struct vb_refusal *ret_refusal);
+
+/* The first field of that kind; NULL when there is none. */
+const struct vb_field *vb_head_find(const struct vb_head *head, enum vb_field_id id);
+const struct vb_field *vb_head_find_name(const struct vb_head *head, struct vb_str name);
+
+/* May the request be sent again when it is not known whether it took effect? (RFC 9110 9.2.2) */
+bool vb_method_is_idempotent(struct vb_str method);
+
+/* The standard reason phrase; "" for a status that has none. */
+const char *vb_status_reason(unsigned status);
+
+/* ---- bodies -------------------------------------------------------------------------------------------------------*/
+
+#define VB_BODY_SPANS 32
+
+struct vb_body_part {
+    struct iovec spans[VB_BODY_SPANS]; /* decoded body bytes, slices of the input */
+    unsigned n_spans;
+    size_t bytes;    /* sum of the spans */
+    size_t consumed; /* of the input; all of it unless the spans ran out or the message is complete */
+    bool complete;   /* the message ends here; what follows in the input belongs to the next one */
+};
+
+/* Decodes the body of one message. Plain memory: nothing to free. */
+struct vb_body_reader {
+    alignas(8) unsigned char llhttp[128];
+    struct vb_body_part *part;
+    uint64_t body_bytes, other_bytes; /* other: chunk lines and trailers, bounded in proportion to the body */
+    enum vb_framing framing;
+    bool complete, headers_complete, skip_body;
+};
+
+enum vb_message_kind { VB_REQUEST, VB_RESPONSE };
+
+/*
+ * Begins with the message whose head was just parsed; gives the head to llhttp. -EPROTO: llhttp reads it otherwise, the
+ * message must be refused. When it is 0 and framing is NONE, or the length is 0, the message is complete already.
+ */
+int vb_body_begin(struct vb_body_reader *reader, enum vb_message_kind kind, const struct vb_head *head);
+
+/* Decodes the next bytes. Call again with the rest while consumed < n and not complete. -EPROTO: broken. */
+int vb_body_read(struct vb_body_reader *reader, const char *bytes, size_t n, struct vb_body_part *ret_part);
+
+/* The peer closed. 0: that was the end of a close-delimited message. -ECONNRESET: the message was cut short. */
+int vb_body_eof(const struct vb_body_reader *reader);
+
+/* ---- writing ------------------------------------------------------------------------------------------------------*/
+
+struct vb_forward_request {
+    struct vb_str fallback_host; /* for an HTTP/1.0 request that has none */
+    struct vb_str via;           /* pseudonym of this proxy; empty: no Via field */
+    struct vb_str client_ip;     /* empty: no X-Forwarded-* fields, and those of the client pass */
+    struct vb_str proto;         /* "http" */
+    struct vb_str id_field, id;  /* request id; empty id: the client's own field passes */
+};
+
+/* Writes the request head that a backend gets. Its length; -ENOBUFS when `size` is too small. */
+ssize_t vb_h1_write_request(char *to, size_t size, const struct vb_head *head, const struct vb_forward_request *how);
+
+struct vb_forward_response {
+    struct vb_str via;
+    struct vb_str id_field, id; /* added when the backend did not send that field */
+    enum vb_framing framing;    /* towards the client */
+    bool announce_close;        /* Connection: close */
+    bool announce_keep_alive;   /* Connection: keep-alive, which an HTTP/1.0 client needs to hear */
+};
+
+ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, const struct vb_forward_response *how);
+
+/* Bytes that the two functions may add to the head that came in, names and values in `how` aside. */
+#define VB_HEAD_ROOM 512
+
+/* Writes a chunk's size line, for which `to` has VB_CHUNK_LINE_MAX bytes; its length. Data and "\r\n" follow it. */
+#define VB_CHUNK_LINE_MAX 20
+size_t vb_h1_write_chunk_line(char *to, size_t chunk);
+
+#endif

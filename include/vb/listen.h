@@ -1,0 +1,34 @@
+/* Listening sockets: made by the master, served by workers. */
+#ifndef VB_LISTEN_H
+#define VB_LISTEN_H
+
+#include <sys/socket.h>
+
+#include "vb/err.h"
+#include "vb/loop.h"
+
+/*
+ * Opens n SO_REUSEPORT sockets that listen on one address (for the master; n > 0). Refused when somebody listens there
+ * already, also when that one uses SO_REUSEPORT: two instances must not share a port in silence.
+ * On failure nothing is left open, and the sentence names the address.
+ */
+int vb_listen_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
+                   struct vb_error *err);
+
+struct vb_listener;
+
+struct vb_listener_events {
+    /* A connection (descriptor: close-on-exec, non-blocking, now the owner's) and its peer. */
+    void (*accepted)(void *owner, int fd, const struct sockaddr *peer);
+    /* accept failed for want of descriptors or memory; the listener rests for 100 ms and then tries again. */
+    void (*exhausted)(void *owner, int code);
+};
+
+/* Starts to accept. `fd` is inherited and stays the caller's; it must outlive the listener. */
+int vb_listener_open(struct vb_listener **ret_listener, struct vb_loop *loop, int fd,
+                     const struct vb_listener_events *events, void *owner);
+
+/* Accepts what already waits, then stops accepting. The socket stays open for whoever shares it. Sets NULL. */
+void vb_listener_close(struct vb_listener **listener);
+
+#endif

@@ -1,0 +1,68 @@
+/*
+ * A connected byte stream: what HTTP is spoken over. TCP is one; TLS will be another behind the same functions, so
+ * nothing above this header knows what carries the bytes.
+ *
+ * The owner gets events until it calls one of the three closing functions, none after. A stream's memory lives until
+ * its handles are closed, so closing it inside one of its own events is fine.
+ */
+#ifndef VB_STREAM_H
+#define VB_STREAM_H
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "vb/loop.h"
+
+struct vb_stream;
+
+struct vb_stream_events {
+    /* A stream made by vb_stream_connect is connected; writing may begin. */
+    void (*connected)(void *owner);
+    /* n > 0 bytes arrived. They are in the loop's shared buffer: valid only during this call. */
+    void (*data)(void *owner, const char *bytes, size_t n);
+    /* The peer will send no more; writing is still possible. */
+    void (*end)(void *owner);
+    /* All that was queued has been given to the kernel. */
+    void (*drained)(void *owner);
+    /* Connecting or reading failed (negative errno); no other event will follow. The owner must still close. */
+    void (*failed)(void *owner, int code);
+};
+
+/*
+ * Takes over a connected socket (close-on-exec, from accept). Reading starts at once. On failure the descriptor is
+ * closed. `events` must live as long as the stream; `owner` is handed to each event.
+ */
+int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, const struct vb_stream_events *events,
+                   void *owner);
+
+/* Begins to connect; `connected` or `failed` tells. Reading starts once connected. The caller sets the time-out. */
+int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const struct sockaddr *address,
+                      const struct vb_stream_events *events, void *owner);
+
+/*
+ * Writes everything, or queues a copy of what the kernel does not take. 0: all is gone. 1: something is queued, so
+ * produce no more until `drained`. Negative errno: the write side is broken; nothing more can be written, but what the
+ * peer has sent can still arrive.
+ */
+int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned n);
+
+/* Bytes queued and not yet given to the kernel. */
+size_t vb_stream_queued(const struct vb_stream *stream);
+
+/* No `data` until vb_stream_resume. Idempotent; each change costs system calls, so only for real back-pressure. */
+void vb_stream_pause(struct vb_stream *stream);
+void vb_stream_resume(struct vb_stream *stream);
+
+/* Closing functions: each ends the ownership and sets the pointer NULL; *stream may be NULL.
+ *
+ * close: at once; queued bytes are lost.
+ * reset: at once, with RST where the transport has one: the peer must not take what it got for a clean end.
+ * finish: sends what is queued and a FIN, then reads and drops what still comes until the peer's FIN, for at most 2 s:
+ *   closing with unread bytes would send an RST that can destroy a response which the peer has not read yet
+ *   (RFC 9112 9.6).
+ */
+void vb_stream_close(struct vb_stream **stream);
+void vb_stream_reset(struct vb_stream **stream);
+void vb_stream_finish(struct vb_stream **stream);
+
+#endif

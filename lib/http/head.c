@@ -1,0 +1,389 @@
+/*
+ * The strict scanner of heads: one pass over the bytes, line by line, then the rules that concern several fields at
+ * once. It accepts CRLF only, no folded lines, no control bytes (RFC 9112 2.2, 5.1, 5.2).
+ */
+#include <errno.h>
+
+#include "fields.h"
+#include "scan.h"
+#include "vb/http.h"
+
+#define EMPTY_LINES_MAX 4 /* before a request line (RFC 9112 2.2 wants at least one ignored) */
+#define LENGTH_MAX      INT64_MAX
+
+struct scan {
+    const char *p, *end;
+    const struct vb_head_limits *limits;
+    struct vb_head *head;
+    struct vb_refusal *refusal;
+};
+
+static int refuse(struct scan *s, unsigned status, const char *why)
+{
+    *s->refusal = (struct vb_refusal){status, why};
+    return -EPROTO;
+}
+
+/* The next line without its CRLF. 1: there; 0: it has not arrived whole. */
+static int next_line(struct scan *s, struct vb_str *ret_line)
+{
+    const char *lf = memchr(s->p, '\n', (size_t)(s->end - s->p));
+    if (lf == NULL)
+        return 0;
+    if (lf == s->p || lf[-1] != '\r')
+        return refuse(s, 400, "a line ends with LF alone, not with CRLF");
+    *ret_line = (struct vb_str){s->p, (size_t)(lf - 1 - s->p)};
+    s->p = lf + 1;
+    return 1;
+}
+
+/* ---- fields ------------------------------------------------------------------------------------------------------ */
+
+static int parse_field(struct scan *s, struct vb_str line)
+{
+    struct vb_head *head = s->head;
+    if (head->n_fields >= VB_MIN(s->limits->fields, VB_FIELDS_MAX))
+        return refuse(s, 431, "too many header fields");
+    size_t name = vb_scan_token(line.p, line.n);
+    if (name == 0 && (line.p[0] == ' ' || line.p[0] == '\t'))
+        return refuse(s, 400, "a header line begins with white space");
+    if (name == 0 || name == line.n || line.p[name] != ':')
+        return refuse(s, 400, "a header field has no valid name");
+    const char *value = line.p + name + 1, *end = line.p + line.n;
+    while (value < end && (*value == ' ' || *value == '\t'))
+        value++;
+    while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
+        end--;
+    if (!vb_scan_is_value(value, (size_t)(end - value)))
+        return refuse(s, 400, "a header field's value has a control character");
+    struct vb_field *field = &head->fields[head->n_fields++];
+    field->name = (struct vb_str){line.p, name};
+    field->value = (struct vb_str){value, (size_t)(end - value)};
+    field->line_end = s->p;
+    field->id = vb_field_identify(field->name);
+    field->named_by_connection = false;
+    /* Two of these would let two readers see two messages (RFC 9112 3.2, 6.3). */
+    const uint32_t once = 1u << VB_FIELD_HOST | 1u << VB_FIELD_CONTENT_LENGTH | 1u << VB_FIELD_TRANSFER_ENCODING;
+    if ((head->present & once & (1u << field->id)) != 0)
+        return refuse(s, 400, "Host, Content-Length or Transfer-Encoding is there twice");
+    head->present |= 1u << field->id;
+    return 0;
+}
+
+/* 1: the empty line has been read; 0: not yet. */
+static int parse_fields(struct scan *s)
+{
+    struct vb_str line;
+    int r;
+    while ((r = next_line(s, &line)) > 0) {
+        if (line.n == 0)
+            return 1;
+        r = parse_field(s, line);
+        if (r < 0)
+            return r;
+    }
+    return r;
+}
+
+/* What the Connection field says: close, keep-alive, and the names of fields that are for this hop only. */
+static int apply_connection_member(struct scan *s, struct vb_str member, bool *close, bool *keep_alive)
+{
+    struct vb_head *head = s->head;
+    const enum vb_field_id never[] = {VB_FIELD_HOST, VB_FIELD_CONTENT_LENGTH, VB_FIELD_TRANSFER_ENCODING};
+    if (vb_str_eq_nocase(member, VB_STR("close"))) {
+        *close = true;
+        return 0;
+    }
+    if (vb_str_eq_nocase(member, VB_STR("keep-alive"))) {
+        *keep_alive = true;
+        return 0;
+    }
+    enum vb_field_id id = vb_field_identify(member);
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(never); i++)
+        if (id == never[i])
+            return refuse(s, 400, "Connection names a field that no hop may drop");
+    for (unsigned i = 0; i < head->n_fields; i++)
+        if (vb_str_eq_nocase(head->fields[i].name, member))
+            head->fields[i].named_by_connection = true;
+    return 0;
+}
+
+static int apply_connection(struct scan *s)
+{
+    struct vb_head *head = s->head;
+    bool close = false, keep_alive = false;
+    for (unsigned i = 0; i < head->n_fields && (head->present & 1u << VB_FIELD_CONNECTION) != 0; i++) {
+        struct vb_str list = head->fields[i].value, member;
+        if (head->fields[i].id != VB_FIELD_CONNECTION)
+            continue;
+        while (vb_list_next(&list, &member)) {
+            int r = apply_connection_member(s, member, &close, &keep_alive);
+            if (r < 0)
+                return r;
+        }
+    }
+    head->keep_alive = !close && (head->minor == 1 || keep_alive); /* RFC 9112 9.3 */
+    return 0;
+}
+
+/* Transfer-Encoding and Content-Length, the same for both kinds of message (RFC 9112 6.1, 6.3). */
+static int apply_framing(struct scan *s, enum vb_framing without)
+{
+    struct vb_head *head = s->head;
+    const struct vb_field *te = vb_head_find(head, VB_FIELD_TRANSFER_ENCODING);
+    const struct vb_field *cl = vb_head_find(head, VB_FIELD_CONTENT_LENGTH);
+    head->framing = without;
+    head->length = 0;
+    if (te != NULL && cl != NULL)
+        return refuse(s, 400, "both Transfer-Encoding and Content-Length");
+    if (te != NULL) {
+        if (head->minor == 0)
+            return refuse(s, 400, "Transfer-Encoding in an HTTP/1.0 message");
+        if (!vb_str_eq_nocase(te->value, VB_STR("chunked")))
+            return refuse(s, 501, "a Transfer-Encoding other than chunked");
+        head->framing = VB_FRAMING_CHUNKED;
+    } else if (cl != NULL) {
+        if (vb_parse_u64(cl->value, LENGTH_MAX, &head->length) < 0)
+            return refuse(s, 400, "Content-Length is not a number");
+        head->framing = VB_FRAMING_LENGTH;
+    }
+    return 0;
+}
+
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
+
+/* `HTTP/1.0` or `HTTP/1.1`. */
+static int parse_version(struct scan *s, struct vb_str text)
+{
+    if (text.n != 8 || memcmp(text.p, "HTTP/", 5) != 0 || text.p[6] != '.' || text.p[5] < '0' || text.p[5] > '9' ||
+        text.p[7] < '0' || text.p[7] > '9')
+        return refuse(s, 400, "the first line does not end with HTTP/1.1 or HTTP/1.0");
+    if (text.p[5] != '1' || text.p[7] > '1')
+        return refuse(s, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
+    s->head->minor = (unsigned)(text.p[7] - '0');
+    return 0;
+}
+
+/* host [ ":" port ] without userinfo, path or list (RFC 9110 4.2, 7.2; RFC 3986 3.2.2) */
+static bool is_authority(struct vb_str text)
+{
+    const char *p = text.p, *end = text.p + text.n;
+    if (p < end && *p == '[') {
+        const char *close = memchr(p, ']', text.n);
+        if (close == NULL || close == p + 1)
+            return false;
+        for (const char *c = p + 1; c < close; c++)
+            if (strchr("0123456789abcdefABCDEF:.%", *c) == NULL)
+                return false;
+        p = close + 1;
+    } else {
+        const char *host = p;
+        while (p < end && *p != ':') {
+            if (!vb_is_token_byte[(unsigned char)*p] && strchr("();=", *p) == NULL)
+                return false;
+            p++;
+        }
+        if (p == host)
+            return false;
+    }
+    if (p == end)
+        return true;
+    uint64_t port;
+    struct vb_str digits = {p + 1, (size_t)(end - p - 1)};
+    return *p == ':' && (digits.n == 0 || vb_parse_u64(digits, 65535, &port) == 0);
+}
+
+/* http://authority[/path][?query] -> host and an origin-form target (RFC 9112 3.2.2) */
+static int parse_absolute_target(struct scan *s, struct vb_str target)
+{
+    struct vb_head *head = s->head;
+    const size_t scheme = sizeof("http://") - 1;
+    if (target.n <= scheme || !vb_str_eq_nocase((struct vb_str){target.p, scheme}, VB_STR("http://")))
+        return refuse(s, 400, "the request target is neither a path nor an http:// address");
+    const char *host = target.p + scheme, *end = target.p + target.n, *path = host;
+    while (path < end && *path != '/' && *path != '?')
+        path++;
+    head->host = (struct vb_str){host, (size_t)(path - host)};
+    head->host_from_target = true;
+    head->target = (struct vb_str){path, (size_t)(end - path)};
+    if (path == end)
+        head->target = vb_str_eq(head->method, VB_STR("OPTIONS")) ? VB_STR("*") : VB_STR("/");
+    else if (*path == '?')
+        return refuse(s, 400, "the request target has a query but no path");
+    if (!is_authority(head->host))
+        return refuse(s, 400, "the request target names no valid host");
+    return 0;
+}
+
+static int parse_target(struct scan *s, struct vb_str target)
+{
+    struct vb_head *head = s->head;
+    head->target = target;
+    if (target.n == 0 || !vb_scan_is_target(target.p, target.n))
+        return refuse(s, 400, "the request target is empty or has a character that it may not have");
+    if (vb_str_eq(head->method, VB_STR("CONNECT")))
+        return refuse(s, 405, "CONNECT is not served here");
+    if (target.p[0] == '/')
+        return 0;
+    if (vb_str_eq(target, VB_STR("*"))) {
+        if (!vb_str_eq(head->method, VB_STR("OPTIONS")))
+            return refuse(s, 400, "the request target * is for OPTIONS only");
+        return 0;
+    }
+    return parse_absolute_target(s, target);
+}
+
+/* method SP target SP version (RFC 9112 3) */
+static int parse_request_line(struct scan *s, struct vb_str line)
+{
+    struct vb_head *head = s->head;
+    size_t method = vb_scan_token(line.p, line.n);
+    if (method == 0 || method == line.n || line.p[method] != ' ')
+        return refuse(s, 400, "the first line is not a request line");
+    const char *target = line.p + method + 1, *end = line.p + line.n;
+    const char *space = memchr(target, ' ', (size_t)(end - target));
+    if (space == NULL)
+        return refuse(s, 400, "the request line has no HTTP version");
+    head->method = (struct vb_str){line.p, method};
+    int r = parse_version(s, (struct vb_str){space + 1, (size_t)(end - space - 1)});
+    if (r < 0)
+        return r;
+    return parse_target(s, (struct vb_str){target, (size_t)(space - target)});
+}
+
+/* Exactly one valid Host in HTTP/1.1 (RFC 9112 3.2); an absolute target's authority must not contradict it. */
+static int apply_host(struct scan *s)
+{
+    struct vb_head *head = s->head;
+    const struct vb_field *host = vb_head_find(head, VB_FIELD_HOST);
+    if (host == NULL) {
+        if (head->minor == 1)
+            return refuse(s, 400, "no Host field");
+        return 0;
+    }
+    /* An empty value is how a client says that its target has no authority. */
+    if (host->value.n > 0 && !is_authority(host->value))
+        return refuse(s, 400, "the Host field is not a host");
+    if (head->host_from_target && !vb_str_eq_nocase(host->value, head->host))
+        return refuse(s, 400, "the Host field and the request target name different hosts");
+    if (!head->host_from_target)
+        head->host = host->value;
+    return 0;
+}
+
+/* Not a line yet: say no at once to what cannot become a request, such as a TLS handshake. */
+static int check_first_bytes(struct scan *s)
+{
+    size_t n = (size_t)(s->end - s->p), method = vb_scan_token(s->p, n);
+    if (method < n && (method == 0 || s->p[method] != ' ') && s->p[0] != '\r')
+        return refuse(s, 400, "the first line is not a request line");
+    return 0;
+}
+
+static int too_large(struct scan *s, bool first_line)
+{
+    return first_line ? refuse(s, 414, "the request line is too long") : refuse(s, 431, "the request head is too large");
+}
+
+static void begin(struct scan *s, const char *bytes, size_t n, const struct vb_head_limits *limits, struct vb_head *head,
+                  struct vb_refusal *refusal)
+{
+    *s = (struct scan){bytes, bytes + VB_MIN(n, limits->bytes), limits, head, refusal};
+    memset(head, 0, offsetof(struct vb_head, fields));
+}
+
+ssize_t vb_h1_parse_request(const char *bytes, size_t n, const struct vb_head_limits *limits, struct vb_head *head,
+                            struct vb_refusal *ret_refusal)
+{
+    struct scan s;
+    struct vb_str line;
+    begin(&s, bytes, n, limits, head, ret_refusal);
+    int r = 0;
+    for (unsigned i = 0; i <= EMPTY_LINES_MAX; i++) {
+        r = next_line(&s, &line);
+        if (r <= 0 || line.n > 0)
+            break;
+        head->raw.p = s.p;
+    }
+    if (r < 0)
+        return r;
+    if (r == 0)
+        return n >= limits->bytes ? too_large(&s, true) : check_first_bytes(&s);
+    head->raw.p = line.p;
+    r = parse_request_line(&s, line);
+    if (r == 0)
+        r = parse_fields(&s);
+    if (r == 0)
+        return n >= limits->bytes ? too_large(&s, false) : 0;
+    if (r > 0)
+        r = apply_connection(&s);
+    if (r == 0)
+        r = apply_framing(&s, VB_FRAMING_NONE);
+    if (r == 0)
+        r = apply_host(&s);
+    if (r < 0)
+        return r;
+    head->raw.n = (size_t)(s.p - head->raw.p);
+    return s.p - bytes;
+}
+
+/* ---- responses --------------------------------------------------------------------------------------------------- */
+
+/* HTTP-version SP 3DIGIT SP [ reason ] (RFC 9112 4); many servers leave the last space out with the reason. */
+static int parse_status_line(struct scan *s, struct vb_str line)
+{
+    struct vb_head *head = s->head;
+    uint64_t status;
+    if (line.n < 12 || line.p[8] != ' ' || vb_parse_u64((struct vb_str){line.p + 9, 3}, 999, &status) < 0 ||
+        status < 100 || (line.n > 12 && line.p[12] != ' '))
+        return refuse(s, 502, "the first line is not a status line");
+    int r = parse_version(s, (struct vb_str){line.p, 8});
+    if (r < 0)
+        return r;
+    head->status = (unsigned)status;
+    if (line.n > 13)
+        head->reason = (struct vb_str){line.p + 13, line.n - 13};
+    if (!vb_scan_is_value(head->reason.p, head->reason.n))
+        return refuse(s, 502, "the reason phrase has a control character");
+    return 0;
+}
+
+static bool has_no_body(unsigned status, bool to_head)
+{
+    return to_head || status < 200 || status == 204 || status == 304;
+}
+
+ssize_t vb_h1_parse_response(const char *bytes, size_t n, const struct vb_head_limits *limits, bool to_head,
+                             struct vb_head *head, struct vb_refusal *ret_refusal)
+{
+    struct scan s;
+    struct vb_str line;
+    begin(&s, bytes, n, limits, head, ret_refusal);
+    int r = next_line(&s, &line);
+    if (r > 0)
+        r = parse_status_line(&s, line);
+    else if (r == 0)
+        goto incomplete;
+    if (r == 0)
+        r = parse_fields(&s);
+    if (r == 0)
+        goto incomplete;
+    if (r > 0)
+        r = apply_connection(&s);
+    if (r == 0)
+        r = apply_framing(&s, VB_FRAMING_CLOSE);
+    if (r < 0)
+        goto refused;
+    if (has_no_body(head->status, to_head))
+        head->framing = VB_FRAMING_NONE; /* whatever the fields say; they pass, as they describe another response */
+    head->raw = (struct vb_str){bytes, (size_t)(s.p - bytes)};
+    return s.p - bytes;
+
+incomplete:
+    if (n < limits->bytes)
+        return 0;
+    r = refuse(&s, 502, "the response head is too large");
+refused:
+    ret_refusal->status = 502; /* the client did nothing wrong */
+    return r;
+}

@@ -1,0 +1,175 @@
+/*
+ * Heads as they leave. Fields that pass are copied in runs of whole lines, as they came; only what a proxy must change
+ * is written anew: the first line, framing, hop-by-hop fields, and what it adds.
+ */
+#include <errno.h>
+#include <stdio.h>
+
+#include "vb/http.h"
+
+struct writer {
+    char *p, *end;
+    bool full;
+};
+
+static inline void put(struct writer *w, const char *bytes, size_t n)
+{
+    if (VB_UNLIKELY((size_t)(w->end - w->p) < n)) {
+        w->full = true;
+        return;
+    }
+    memcpy(w->p, bytes, n);
+    w->p += n;
+}
+
+#define put_literal(w, text) put(w, text, sizeof(text) - 1)
+
+static void put_str(struct writer *w, struct vb_str text)
+{
+    put(w, text.p, text.n);
+}
+
+static void put_field(struct writer *w, struct vb_str name, struct vb_str value)
+{
+    put_str(w, name);
+    put_literal(w, ": ");
+    put_str(w, value);
+    put_literal(w, "\r\n");
+}
+
+static char *format_u64(char *end, uint64_t value, unsigned base)
+{
+    do {
+        *--end = "0123456789abcdef"[value % base];
+        value /= base;
+    } while (value > 0);
+    return end;
+}
+
+static void put_u64(struct writer *w, uint64_t value)
+{
+    char digits[20], *end = digits + sizeof(digits), *p = format_u64(end, value, 10);
+    put(w, p, (size_t)(end - p));
+}
+
+/* The fields that are not in the bit set `drop` nor named by Connection, in runs of whole lines. */
+static void put_fields(struct writer *w, const struct vb_head *head, uint32_t drop, struct vb_str drop_name)
+{
+    const char *run = NULL, *run_end = NULL;
+    for (unsigned i = 0; i < head->n_fields; i++) {
+        const struct vb_field *field = &head->fields[i];
+        if ((drop & (1u << field->id)) != 0 || field->named_by_connection ||
+            (field->name.n == drop_name.n && vb_str_eq_nocase(field->name, drop_name)))
+            continue;
+        if (field->name.p != run_end) {
+            put(w, run, (size_t)(run_end - run));
+            run = field->name.p;
+        }
+        run_end = field->line_end;
+    }
+    put(w, run, (size_t)(run_end - run));
+}
+
+/* For one hop only (RFC 9110 7.6.1), or made anew here. */
+#define HOP_BY_HOP                                                                                                     \
+    (1u << VB_FIELD_CONNECTION | 1u << VB_FIELD_KEEP_ALIVE | 1u << VB_FIELD_PROXY_CONNECTION | 1u << VB_FIELD_TE |      \
+     1u << VB_FIELD_TRANSFER_ENCODING | 1u << VB_FIELD_UPGRADE)
+#define FORWARDED                                                                                                      \
+    (1u << VB_FIELD_FORWARDED | 1u << VB_FIELD_X_FORWARDED_FOR | 1u << VB_FIELD_X_FORWARDED_PROTO |                     \
+     1u << VB_FIELD_X_FORWARDED_HOST)
+
+static void put_framing(struct writer *w, enum vb_framing framing, uint64_t length)
+{
+    if (framing == VB_FRAMING_LENGTH) {
+        put_literal(w, "Content-Length: ");
+        put_u64(w, length);
+        put_literal(w, "\r\n");
+    } else if (framing == VB_FRAMING_CHUNKED) {
+        put_literal(w, "Transfer-Encoding: chunked\r\n");
+    }
+}
+
+/* `Via: 1.1 name` on a line of its own, which means the same as appended to the list (RFC 9110 7.6.3, 5.3). */
+static void put_via(struct writer *w, unsigned minor, struct vb_str pseudonym)
+{
+    if (pseudonym.n == 0)
+        return;
+    if (minor == 1)
+        put_literal(w, "Via: 1.1 ");
+    else
+        put_literal(w, "Via: 1.0 ");
+    put_str(w, pseudonym);
+    put_literal(w, "\r\n");
+}
+
+static ssize_t finish(struct writer *w, const char *begin)
+{
+    put_literal(w, "\r\n");
+    return w->full ? -ENOBUFS : w->p - begin;
+}
+
+ssize_t vb_h1_write_request(char *to, size_t size, const struct vb_head *head, const struct vb_forward_request *how)
+{
+    struct writer w = {to, to + size, false};
+    bool own_host = head->host_from_target || (head->present & (1u << VB_FIELD_HOST)) == 0;
+    struct vb_str host = head->host.n > 0 ? head->host : how->fallback_host;
+    uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_CONTENT_LENGTH;
+    if (own_host)
+        drop |= 1u << VB_FIELD_HOST;
+    if (how->client_ip.n > 0)
+        drop |= FORWARDED;
+    put_str(&w, head->method);
+    put_literal(&w, " ");
+    put_str(&w, head->target);
+    put_literal(&w, " HTTP/1.1\r\n");
+    if (own_host)
+        put_field(&w, VB_STR("Host"), host);
+    put_fields(&w, head, drop, how->id.n > 0 ? how->id_field : VB_STR(""));
+    put_framing(&w, head->framing, head->length);
+    if (how->client_ip.n > 0) {
+        put_field(&w, VB_STR("X-Forwarded-For"), how->client_ip);
+        put_field(&w, VB_STR("X-Forwarded-Proto"), how->proto);
+        if (head->host.n > 0)
+            put_field(&w, VB_STR("X-Forwarded-Host"), head->host);
+    }
+    put_via(&w, head->minor, how->via);
+    if (how->id.n > 0)
+        put_field(&w, how->id_field, how->id);
+    return finish(&w, to);
+}
+
+ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, const struct vb_forward_response *how)
+{
+    struct writer w = {to, to + size, false};
+    uint32_t drop = HOP_BY_HOP;
+    /* With no body the length describes what another method or an unconditional request would get: it passes. But
+     * 1xx and 204 must not have one (RFC 9110 8.6). */
+    if (how->framing != VB_FRAMING_NONE || head->status < 200 || head->status == 204)
+        drop |= 1u << VB_FIELD_CONTENT_LENGTH;
+    char status[3] = {(char)('0' + head->status / 100), (char)('0' + head->status / 10 % 10),
+                      (char)('0' + head->status % 10)};
+    put_literal(&w, "HTTP/1.1 ");
+    put(&w, status, sizeof(status));
+    put_literal(&w, " ");
+    put_str(&w, head->reason);
+    put_literal(&w, "\r\n");
+    put_fields(&w, head, drop, VB_STR(""));
+    put_framing(&w, how->framing, head->length);
+    if (how->announce_close)
+        put_literal(&w, "Connection: close\r\n");
+    else if (how->announce_keep_alive)
+        put_literal(&w, "Connection: keep-alive\r\n");
+    put_via(&w, head->minor, how->via);
+    if (how->id.n > 0 && vb_head_find_name(head, how->id_field) == NULL)
+        put_field(&w, how->id_field, how->id);
+    return finish(&w, to);
+}
+
+size_t vb_h1_write_chunk_line(char *to, size_t chunk)
+{
+    char digits[16], *end = digits + sizeof(digits), *p = format_u64(end, chunk, 16);
+    size_t n = (size_t)(end - p);
+    memcpy(to, p, n);
+    memcpy(to + n, "\r\n", 2);
+    return n + 2;
+}

@@ -1,0 +1,199 @@
+/*
+ * Listening sockets.
+ *
+ * The master opens as many sockets as there are workers on each address and keeps them for life: connections that wait
+ * in the queue of a socket are reset when its last descriptor closes, so a worker's death must not close it.
+ *
+ * A worker accepts through uv_poll instead of uv_listen: libuv's own answer to "no more descriptors" is to accept and
+ * drop everything that waits, and it cannot stop listening without closing.
+ */
+#include "vb/listen.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#include "net_priv.h"
+
+#define LISTENER_MAGIC 0x4c495354
+#define BACKLOG        4096 /* the kernel lowers it to net.core.somaxconn */
+#define ACCEPT_BATCH   64   /* for one turn of the loop, so that a burst does not starve open connections */
+#define REST_MS        100
+
+/* ---- master ------------------------------------------------------------------------------------------------------ */
+
+static int set_option(int fd, int level, int name, int value)
+{
+    return setsockopt(fd, level, name, &value, sizeof(value)) == 0 ? 0 : -errno;
+}
+
+static int open_socket(const struct sockaddr *address, socklen_t length, bool reuseport)
+{
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    int r = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (r == 0 && reuseport)
+        r = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (r == 0 && address->sa_family == AF_INET6)
+        r = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    if (r == 0 && bind(fd, address, length) != 0)
+        r = -errno;
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    return fd;
+}
+
+/* Accepted sockets inherit these from the listener, which saves the system calls for each connection. */
+static int prepare(int fd)
+{
+    int r = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (r == 0)
+        r = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    if (r == 0 && listen(fd, BACKLOG) != 0)
+        r = -errno;
+    return r;
+}
+
+static int explain(struct vb_error *err, int code, const char *text)
+{
+    if (code == -EADDRINUSE)
+        return vb_fail(err, code, "cannot listen on %s: another process listens there", text);
+    if (code == -EACCES)
+        return vb_fail(err, code, "cannot listen on %s: ports below 1024 need root or CAP_NET_BIND_SERVICE", text);
+    if (code == -EADDRNOTAVAIL)
+        return vb_fail(err, code, "cannot listen on %s: this machine does not have that address", text);
+    return vb_fail(err, code, "cannot listen on %s: %s", text, vb_strerror(code));
+}
+
+int vb_listen_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
+                   struct vb_error *err)
+{
+    unsigned opened = 0;
+    /* Without SO_REUSEPORT bind fails where anybody listens, whatever options that one has. */
+    int r = open_socket(address, length, false);
+    if (r < 0)
+        return explain(err, r, text);
+    close(r);
+    for (; opened < n; opened++) {
+        r = open_socket(address, length, true);
+        if (r < 0)
+            goto fail;
+        ret_fds[opened] = r;
+        r = prepare(ret_fds[opened]);
+        if (r < 0) {
+            opened++;
+            goto fail;
+        }
+    }
+    return 0;
+
+fail:
+    while (opened > 0)
+        close(ret_fds[--opened]);
+    return explain(err, r, text);
+}
+
+/* ---- worker ------------------------------------------------------------------------------------------------------ */
+
+struct vb_listener {
+    uint32_t magic;
+    int fd;     /* the caller's */
+    struct vb_loop *loop;
+    const struct vb_listener_events *events;
+    void *owner;
+    uv_poll_t poll;
+    uv_timer_t rest;
+    unsigned handles; /* open libuv handles; the memory goes with the last one */
+};
+
+static void on_readable(uv_poll_t *poll, int status, int events);
+
+static void on_rested(uv_timer_t *timer)
+{
+    struct vb_listener *listener = vb_cast(struct vb_listener, LISTENER_MAGIC, timer->data);
+    uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+}
+
+static bool is_exhaustion(int code)
+{
+    return code == -EMFILE || code == -ENFILE || code == -ENOBUFS || code == -ENOMEM;
+}
+
+/* Accepts up to `most`; false when no more wait. */
+static bool accept_some(struct vb_listener *listener, unsigned most)
+{
+    for (unsigned i = 0; i < most; i++) {
+        struct sockaddr_storage peer;
+        socklen_t length = sizeof(peer);
+        int fd = accept4(listener->fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            listener->events->accepted(listener->owner, fd, (struct sockaddr *)&peer);
+            continue;
+        }
+        int code = -errno;
+        if (is_exhaustion(code)) {
+            uv_poll_stop(&listener->poll);
+            uv_timer_start(&listener->rest, on_rested, REST_MS, 0);
+            listener->events->exhausted(listener->owner, code);
+            return false;
+        }
+        if (code == -EAGAIN)
+            return false;
+        /* ECONNABORTED and the errors of a connection that died in the queue (accept(2)): the next one may be fine */
+    }
+    return true;
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    struct vb_listener *listener = vb_cast(struct vb_listener, LISTENER_MAGIC, poll->data);
+    accept_some(listener, ACCEPT_BATCH);
+}
+
+int vb_listener_open(struct vb_listener **ret_listener, struct vb_loop *loop, int fd,
+                     const struct vb_listener_events *events, void *owner)
+{
+    struct vb_listener *listener = vb_zalloc(sizeof(*listener));
+    if (listener == NULL)
+        return -ENOMEM;
+    listener->magic = LISTENER_MAGIC;
+    listener->fd = fd;
+    listener->loop = loop;
+    listener->events = events;
+    listener->owner = owner;
+    int r = uv_poll_init(&loop->uv, &listener->poll, fd);
+    if (r < 0)
+        goto fail;
+    uv_timer_init(&loop->uv, &listener->rest);
+    listener->handles = 2;
+    listener->poll.data = listener->rest.data = listener;
+    uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+    *ret_listener = listener;
+    return 0;
+
+fail:
+    free(listener);
+    return r;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct vb_listener *listener = vb_cast(struct vb_listener, LISTENER_MAGIC, handle->data);
+    if (--listener->handles == 0)
+        free(listener);
+}
+
+void vb_listener_close(struct vb_listener **listener_ptr)
+{
+    struct vb_listener *listener = *listener_ptr;
+    if (listener == NULL)
+        return;
+    *listener_ptr = NULL;
+    accept_some(listener, BACKLOG);
+    uv_close((uv_handle_t *)&listener->poll, on_handle_closed);
+    uv_close((uv_handle_t *)&listener->rest, on_handle_closed);
+}

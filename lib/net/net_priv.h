@@ -1,0 +1,19 @@
+/* What the files of lib/net share. */
+#ifndef VB_NET_PRIV_H
+#define VB_NET_PRIV_H
+
+#include "vb/loop.h"
+
+#define VB_LINGER_MS 2000
+
+struct vb_loop {
+    uint32_t magic;
+    uv_loop_t uv;
+    uv_timer_t timer;      /* fires at the earliest deadline of all lists, or earlier */
+    uint64_t wake_ms;      /* when `timer` will fire; UINT64_MAX: it is not running */
+    LIST_HEAD(, vb_timer_list) lists;
+    struct vb_timer_list linger; /* streams that wait for their peer's FIN */
+    char read_buffer[VB_READ_MAX];
+};
+
+#endif

@@ -1,0 +1,367 @@
+/*
+ * Streams over TCP.
+ *
+ * Happy path: open or connect; libuv reads into the loop's shared buffer and the owner gets `data`; a write is one
+ * system call straight from the owner's slices and nothing is kept.
+ *
+ * Back-pressure: what the kernel does not take is copied to `sending` and handed to libuv; what is written meanwhile
+ * waits in `waiting`, so that libuv never has more than one request and slices join. Both exist only while needed.
+ *
+ * Failure: a read error or a failed connect gives `failed`, once. A write error is the return value of the write that
+ * meets it; when a queued write fails, the next one says so, and the read side finds out by itself.
+ *
+ * Closing: `owner` NULL means that the owner has let go. The memory is freed in libuv's close callback, nowhere else.
+ */
+#include "vb/stream.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "net_priv.h"
+#include "vb/buf.h"
+
+#define STREAM_MAGIC 0x5354524d
+
+struct write_queue {
+    uv_write_t request;
+    struct vb_buf sending, waiting;
+};
+
+struct vb_stream {
+    uint32_t magic;
+    bool reading;
+    bool unreadable; /* not connected yet, or the peer's FIN or an error has been read */
+    bool finishing, fin_sent;
+    int write_error;
+    struct vb_loop *loop;
+    const struct vb_stream_events *events;
+    void *owner;
+    struct write_queue *queue; /* NULL: nothing is queued */
+    struct vb_timer linger;
+    uv_tcp_t tcp;
+};
+
+static struct vb_stream *stream_of(void *data)
+{
+    return vb_cast(struct vb_stream, STREAM_MAGIC, data);
+}
+
+static uv_stream_t *uv_stream_of(struct vb_stream *stream)
+{
+    return (uv_stream_t *)&stream->tcp;
+}
+
+static void queue_free(struct vb_stream *stream)
+{
+    if (stream->queue == NULL)
+        return;
+    vb_buf_clear(&stream->queue->sending);
+    vb_buf_clear(&stream->queue->waiting);
+    free(stream->queue);
+    stream->queue = NULL;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct vb_stream *stream = stream_of(handle->data);
+    queue_free(stream); /* libuv has cancelled its request before this */
+    stream->magic = 0;
+    free(stream);
+}
+
+static void close_handle(struct vb_stream *stream)
+{
+    vb_timer_stop(&stream->linger);
+    stream->owner = NULL;
+    stream->finishing = false;
+    if (!uv_is_closing((uv_handle_t *)&stream->tcp))
+        uv_close((uv_handle_t *)&stream->tcp, on_closed);
+}
+
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    struct vb_stream *stream = stream_of(handle->data);
+    *buf = uv_buf_init(stream->loop->read_buffer, sizeof(stream->loop->read_buffer));
+}
+
+static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
+{
+    struct vb_stream *stream = stream_of(handle->data);
+    if (stream->finishing) { /* whatever still comes is dropped; the peer's FIN or an error ends it */
+        if (n < 0)
+            close_handle(stream);
+        return;
+    }
+    if (n > 0) {
+        stream->events->data(stream->owner, buf->base, (size_t)n);
+    } else if (n < 0) {
+        uv_read_stop(handle);
+        stream->reading = false;
+        stream->unreadable = true;
+        if (n == UV_EOF)
+            stream->events->end(stream->owner);
+        else
+            stream->events->failed(stream->owner, (int)n);
+    }
+}
+
+static int start_reading(struct vb_stream *stream)
+{
+    int r = uv_read_start(uv_stream_of(stream), on_alloc, on_read);
+    stream->reading = r == 0;
+    return r;
+}
+
+void vb_stream_pause(struct vb_stream *stream)
+{
+    if (!stream->reading)
+        return;
+    uv_read_stop(uv_stream_of(stream));
+    stream->reading = false;
+}
+
+void vb_stream_resume(struct vb_stream *stream)
+{
+    if (!stream->reading && !stream->unreadable)
+        start_reading(stream);
+}
+
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
+
+static void send_fin(struct vb_stream *stream)
+{
+    int fd;
+    if (stream->fin_sent)
+        return;
+    stream->fin_sent = true;
+    if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
+        shutdown(fd, SHUT_WR);
+}
+
+static int send_queue(struct vb_stream *stream);
+
+static void on_written(uv_write_t *request, int status)
+{
+    struct vb_stream *stream = stream_of(request->data);
+    if (status == UV_ECANCELED) /* closing; on_closed frees the queue */
+        return;
+    struct write_queue *queue = stream->queue;
+    vb_buf_clear(&queue->sending);
+    if (status == 0 && vb_buf_len(&queue->waiting) > 0) {
+        queue->sending = queue->waiting;
+        queue->waiting = (struct vb_buf){0};
+        status = send_queue(stream);
+        if (status == 0)
+            return;
+    }
+    queue_free(stream);
+    stream->write_error = status;
+    if (stream->finishing) {
+        if (status < 0 || stream->unreadable)
+            close_handle(stream);
+        else
+            send_fin(stream);
+    } else if (stream->owner != NULL) {
+        stream->events->drained(stream->owner); /* after an error too: the owner's next write will learn of it */
+    }
+}
+
+static int send_queue(struct vb_stream *stream)
+{
+    struct write_queue *queue = stream->queue;
+    uv_buf_t buf = uv_buf_init(vb_buf_data(&queue->sending), (unsigned)vb_buf_len(&queue->sending));
+    queue->request.data = stream;
+    return uv_write(&queue->request, uv_stream_of(stream), &buf, 1, on_written);
+}
+
+/* Appends the slices without their first `skip` bytes. */
+static int append_slices(struct vb_buf *buf, const struct iovec *iov, unsigned n, size_t skip)
+{
+    for (unsigned i = 0; i < n; i++) {
+        size_t skipped = VB_MIN(skip, iov[i].iov_len);
+        skip -= skipped;
+        int r = vb_buf_append(buf, (char *)iov[i].iov_base + skipped, iov[i].iov_len - skipped);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int queue_rest(struct vb_stream *stream, const struct iovec *iov, unsigned n, size_t skip)
+{
+    struct write_queue *queue = vb_zalloc(sizeof(*queue));
+    if (queue == NULL)
+        return -ENOMEM;
+    stream->queue = queue;
+    int r = append_slices(&queue->sending, iov, n, skip);
+    if (r == 0)
+        r = send_queue(stream);
+    if (r < 0)
+        queue_free(stream);
+    return r < 0 ? r : 1;
+}
+
+int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned n)
+{
+    size_t total = 0;
+    int r;
+    if (stream->write_error < 0)
+        return stream->write_error;
+    if (stream->queue != NULL) {
+        r = append_slices(&stream->queue->waiting, iov, n, 0);
+        stream->write_error = r;
+        return r < 0 ? r : 1;
+    }
+    for (unsigned i = 0; i < n; i++)
+        total += iov[i].iov_len;
+    /* uv_buf_t has the layout of struct iovec on Unix; libuv itself relies on it. */
+    _Static_assert(sizeof(uv_buf_t) == sizeof(struct iovec), "uv_buf_t is not an iovec here");
+    r = uv_try_write(uv_stream_of(stream), (const uv_buf_t *)iov, n);
+    if (VB_LIKELY(r >= 0 && (size_t)r == total))
+        return 0;
+    if (r == UV_EAGAIN)
+        r = 0;
+    if (r >= 0)
+        r = queue_rest(stream, iov, n, (size_t)r);
+    if (r < 0)
+        stream->write_error = r;
+    return r;
+}
+
+size_t vb_stream_queued(const struct vb_stream *stream)
+{
+    return stream->queue == NULL ? 0 : vb_buf_len(&stream->queue->sending) + vb_buf_len(&stream->queue->waiting);
+}
+
+/* ---- opening and closing ----------------------------------------------------------------------------------------- */
+
+static struct vb_stream *stream_new(struct vb_loop *loop, const struct vb_stream_events *events, void *owner)
+{
+    struct vb_stream *stream = vb_zalloc(sizeof(*stream));
+    if (stream == NULL)
+        return NULL;
+    stream->magic = STREAM_MAGIC;
+    stream->loop = loop;
+    stream->events = events;
+    stream->owner = owner;
+    uv_tcp_init(&loop->uv, &stream->tcp); /* makes no socket yet, cannot fail */
+    stream->tcp.data = stream;
+    return stream;
+}
+
+int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, const struct vb_stream_events *events,
+                   void *owner)
+{
+    struct vb_stream *stream = stream_new(loop, events, owner);
+    int r = -ENOMEM;
+    if (stream == NULL)
+        goto fail;
+    r = uv_tcp_open(&stream->tcp, fd);
+    if (r < 0)
+        goto fail_handle;
+    r = start_reading(stream);
+    if (r < 0) {
+        close_handle(stream); /* the handle owns the descriptor by now */
+        return r;
+    }
+    *ret_stream = stream;
+    return 0;
+
+fail_handle:
+    close_handle(stream);
+fail:
+    close(fd);
+    return r;
+}
+
+struct connect_request {
+    uv_connect_t uv;
+    struct vb_stream *stream;
+};
+
+static void on_connected(uv_connect_t *request, int status)
+{
+    struct connect_request *connect = vb_container_of(request, struct connect_request, uv);
+    struct vb_stream *stream = stream_of(connect->stream);
+    free(connect);
+    if (status == UV_ECANCELED || stream->owner == NULL)
+        return;
+    stream->unreadable = false;
+    if (status == 0)
+        status = start_reading(stream);
+    if (status < 0)
+        stream->events->failed(stream->owner, status);
+    else
+        stream->events->connected(stream->owner);
+}
+
+int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const struct sockaddr *address,
+                      const struct vb_stream_events *events, void *owner)
+{
+    struct connect_request *connect = malloc(sizeof(*connect));
+    if (connect == NULL)
+        return -ENOMEM;
+    struct vb_stream *stream = stream_new(loop, events, owner);
+    int r = -ENOMEM;
+    if (stream == NULL)
+        goto fail;
+    connect->stream = stream;
+    stream->unreadable = true;
+    r = uv_tcp_connect(&connect->uv, &stream->tcp, address, on_connected);
+    if (r < 0) {
+        close_handle(stream);
+        goto fail;
+    }
+    uv_tcp_nodelay(&stream->tcp, 1);
+    *ret_stream = stream;
+    return 0;
+
+fail:
+    free(connect);
+    return r;
+}
+
+void vb_stream_close(struct vb_stream **stream_ptr)
+{
+    struct vb_stream *stream = *stream_ptr;
+    *stream_ptr = NULL;
+    if (stream != NULL)
+        close_handle(stream);
+}
+
+void vb_stream_reset(struct vb_stream **stream_ptr)
+{
+    struct vb_stream *stream = *stream_ptr;
+    struct linger hard = {.l_onoff = 1, .l_linger = 0};
+    int fd;
+    if (stream != NULL && uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+    vb_stream_close(stream_ptr);
+}
+
+static void on_lingered(struct vb_timer *timer)
+{
+    close_handle(vb_container_of(timer, struct vb_stream, linger));
+}
+
+void vb_stream_finish(struct vb_stream **stream_ptr)
+{
+    struct vb_stream *stream = *stream_ptr;
+    *stream_ptr = NULL;
+    if (stream == NULL)
+        return;
+    if (stream->write_error < 0 || (stream->unreadable && stream->queue == NULL)) {
+        close_handle(stream);
+        return;
+    }
+    stream->owner = NULL;
+    stream->finishing = true;
+    vb_timer_start(&stream->linger, &stream->loop->linger, on_lingered);
+    if (stream->queue == NULL)
+        send_fin(stream);
+    vb_stream_resume(stream);
+}
