@@ -234,7 +234,9 @@ int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned 
 
 size_t vb_stream_queued(const struct vb_stream *stream)
 {
-    return stream->queue == NULL ? 0 : vb_buf_len(&stream->queue->sending) + vb_buf_len(&stream->queue->waiting);
+    if (stream->queue == NULL)
+        return 0;
+    return uv_stream_get_write_queue_size((uv_stream_t *)&stream->tcp) + vb_buf_len(&stream->queue->waiting);
 }
 
 /* ---- opening and closing ----------------------------------------------------------------------------------------- */

@@ -1,0 +1,425 @@
+/*
+ * One request and its response. Read this file first.
+ *
+ * Happy path:
+ *   1. the client has a request head           vb_exchange_start: pick a backend, get a connection, pass the head on
+ *   2. and perhaps a body                      vb_exchange_request_body, until it is complete
+ *   3. the backend answers                     vb_exchange_response_head, _body, _flush
+ *   4. the response is complete                vb_exchange_response_done: connection kept, figures counted, the client
+ *                                              goes on to its next request
+ *
+ * When it goes wrong:
+ *   no backend can be picked                   503
+ *   a kept connection turns out to be dead     the request goes once more, on a fresh connection, if it is idempotent
+ *                                              and has no body: nothing can have happened twice (RFC 9110 9.2.2)
+ *   the backend fails before it answered       502, or 504 when it was too slow
+ *   ... in the middle of the response          the client's connection ends so that it can tell
+ *   the client goes away                       the backend's connection is closed, so that it can stop working
+ *
+ * Whatever the end, the request is taken out of the in-flight count exactly once: in exchange_free.
+ */
+#include "exchange.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "client.h"
+#include "upstream.h"
+#include "vb/clock.h"
+#include "vb/log.h"
+
+#define HEAD_INLINE        1024 /* most request heads fit */
+#define FREE_EXCHANGES_MAX 256
+#define REQUEST_ID_MAX     128  /* longest id of a client's own that we go on with */
+
+struct vb_exchange {
+    struct vb_proxy *proxy;
+    struct vb_client *client;
+    struct vb_proxy_pool *pool;
+    int backend;                  /* slot; negative: none picked */
+    struct vb_upstream *upstream; /* NULL: not yet, or no more */
+    uint64_t start_us;
+    bool is_head, idempotent;     /* of the method */
+    bool client_is_1_1;
+    bool head_sent, request_done, response_started, retried;
+    enum vb_framing request_framing, response_framing; /* as we write them */
+    unsigned status;
+    unsigned id_length;
+    char id[REQUEST_ID_MAX];
+    struct vb_str request;        /* the head as the backend gets it; kept for sending it again, and for the log */
+    char *request_memory;         /* NULL: it is in `inline_request` */
+    SLIST_ENTRY(vb_exchange) link;
+    char inline_request[HEAD_INLINE];
+};
+
+/* ---- beginning and end ------------------------------------------------------------------------------------------- */
+
+static struct vb_exchange *exchange_new(struct vb_proxy *proxy, struct vb_client *client)
+{
+    struct vb_exchange *x = SLIST_FIRST(&proxy->free_exchanges);
+    if (x != NULL) {
+        SLIST_REMOVE_HEAD(&proxy->free_exchanges, link);
+        proxy->n_free_exchanges--;
+    } else {
+        x = malloc(sizeof(*x));
+        if (x == NULL)
+            return NULL;
+    }
+    memset(x, 0, offsetof(struct vb_exchange, inline_request));
+    x->proxy = proxy;
+    x->client = client;
+    x->pool = &proxy->pools[0];
+    x->backend = -1;
+    x->start_us = vb_clock_us();
+    return x;
+}
+
+static void exchange_free(struct vb_exchange *x, bool keep_upstream)
+{
+    struct vb_proxy *proxy = x->proxy;
+    vb_upstream_release(&x->upstream, keep_upstream);
+    if (x->backend >= 0)
+        vb_lb_done(x->pool->lb, (unsigned)x->backend);
+    free(x->request_memory);
+    if (proxy->n_free_exchanges >= FREE_EXCHANGES_MAX) {
+        free(x);
+        return;
+    }
+    SLIST_INSERT_HEAD(&proxy->free_exchanges, x, link);
+    proxy->n_free_exchanges++;
+}
+
+void vb_exchange_free_all(struct vb_proxy *proxy)
+{
+    struct vb_exchange *x;
+    while ((x = SLIST_FIRST(&proxy->free_exchanges)) != NULL) {
+        SLIST_REMOVE_HEAD(&proxy->free_exchanges, link);
+        free(x);
+    }
+    proxy->n_free_exchanges = 0;
+}
+
+static struct vb_str id_of(const struct vb_exchange *x)
+{
+    return (struct vb_str){x->id, x->id_length};
+}
+
+/* ---- figures and log --------------------------------------------------------------------------------------------- */
+
+static struct vb_shm_traffic *traffic_of(struct vb_exchange *x)
+{
+    return vb_proxy_traffic(x->proxy, (unsigned)x->backend);
+}
+
+static void count_latency(struct vb_exchange *x)
+{
+    vb_add64(&traffic_of(x)->latency[vb_hist_index(vb_clock_us() - x->start_us)], 1);
+}
+
+static void count_response(struct vb_exchange *x)
+{
+    struct vb_shm_traffic *traffic = traffic_of(x);
+    count_latency(x);
+    switch (x->status / 100) {
+    case 2:
+        vb_count(traffic, responses_2xx);
+        break;
+    case 3:
+        vb_count(traffic, responses_3xx);
+        break;
+    case 4:
+        vb_count(traffic, responses_4xx);
+        break;
+    default:
+        vb_count(traffic, responses_5xx);
+        break;
+    }
+}
+
+static void log_failure(struct vb_exchange *x, const struct vb_failure_info *info, const char *detail)
+{
+    struct vb_str line = x->request; /* "GET /path HTTP/1.1\r\n..." */
+    const char *cr = memchr(line.p, '\r', line.n);
+    line.n = cr == NULL ? 0 : VB_MIN((size_t)(cr - line.p), 256u);
+    char where[VB_SHM_NAME_MAX * 2 + VB_SHM_ADDRESS_MAX + 16] = "";
+    if (x->backend >= 0) {
+        const struct vb_shm_backend *backend = vb_shm_backend(x->proxy->shm, (unsigned)x->backend);
+        snprintf(where, sizeof(where), " backend %s/%s (%s):", x->pool->conf->name, backend->name, backend->address);
+    }
+    vb_log_warn("%.*s: %u \"%.*s\":%s %s%s%s%s%.*s", VB_STR_ARGS(vb_client_ip(x->client)), info->status,
+                VB_STR_ARGS(line), where, info->to_log, detail != NULL ? ": " : "", detail != NULL ? detail : "",
+                x->id_length > 0 ? " id=" : "", VB_STR_ARGS(id_of(x)));
+}
+
+/* The request ends here: the client gets a response of our own, or learns that the one it is getting has no end. */
+static void fail(struct vb_exchange *x, enum vb_failure failure, const char *detail)
+{
+    const struct vb_failure_info *info = vb_failure_info(failure);
+    struct vb_client *client = x->client;
+    log_failure(x, info, detail);
+    if (failure == VB_FAIL_NO_BACKEND) {
+        vb_count(x->proxy->stats, unavailable);
+    } else if (x->backend >= 0) {
+        vb_count(traffic_of(x), errors);
+        if (info->timeout)
+            vb_count(traffic_of(x), timeouts);
+        count_latency(x);
+    }
+    if (x->response_started) {
+        bool close_delimited = x->response_framing == VB_FRAMING_CLOSE;
+        vb_client_flush(client);
+        exchange_free(x, false);
+        vb_client_exchange_broken(client, close_delimited);
+    } else {
+        vb_client_send_error(client, info->status, id_of(x), info->to_client, x->is_head);
+        exchange_free(x, false);
+        vb_client_exchange_done(client);
+    }
+}
+
+/* ---- the request ------------------------------------------------------------------------------------------------- */
+
+/* The client's own request id if it is sane, or a new one. True: it is new, and must be added to the request. */
+static bool take_request_id(struct vb_exchange *x, const struct vb_head *head)
+{
+    static const char hex[] = "0123456789abcdef";
+    struct vb_str name = x->proxy->id_field;
+    const struct vb_field *own = name.n > 0 ? vb_head_find_name(head, name) : NULL;
+    if (name.n == 0)
+        return false;
+    if (own != NULL && own->value.n > 0 && own->value.n <= sizeof(x->id)) {
+        x->id_length = (unsigned)own->value.n;
+        memcpy(x->id, own->value.p, own->value.n);
+        return false;
+    }
+    uint64_t random[2] = {vb_rand_u64(&x->proxy->rand), vb_rand_u64(&x->proxy->rand)};
+    for (unsigned i = 0; i < VB_REQUEST_ID_LEN; i++)
+        x->id[i] = hex[random[i / 16] >> (i % 16 * 4) & 15];
+    x->id_length = VB_REQUEST_ID_LEN;
+    return true;
+}
+
+/* Makes the head that the backend gets. -ENOMEM. */
+static int make_request(struct vb_exchange *x, const struct vb_head *head)
+{
+    struct vb_proxy *proxy = x->proxy;
+    bool forwarded = proxy->conf->headers.forwarded;
+    struct vb_forward_request how = {
+        .fallback_host = vb_str(vb_shm_backend(proxy->shm, (unsigned)x->backend)->address),
+        .via = proxy->via,
+        .client_ip = forwarded ? vb_client_ip(x->client) : VB_STR(""),
+        .proto = VB_STR("http"),
+        .id_field = proxy->id_field,
+    };
+    if (take_request_id(x, head))
+        how.id = id_of(x);
+    /* Host may appear twice more: of its own, and as X-Forwarded-Host. */
+    size_t room = head->raw.n + 2 * head->host.n + how.fallback_host.n + how.via.n + how.id_field.n + how.id.n +
+                  how.client_ip.n + VB_HEAD_ROOM;
+    char *to = x->inline_request;
+    if (room > sizeof(x->inline_request)) {
+        to = x->request_memory = malloc(room);
+        if (to == NULL)
+            return -ENOMEM;
+    }
+    ssize_t n = vb_h1_write_request(to, room, head, &how);
+    assert(n > 0);
+    x->request = (struct vb_str){to, (size_t)n};
+    return 0;
+}
+
+static void send_head_alone(struct vb_exchange *x)
+{
+    struct iovec iov = {(void *)x->request.p, x->request.n};
+    x->head_sent = true;
+    vb_upstream_write(x->upstream, &iov, 1);
+    vb_upstream_request_sent(x->upstream);
+}
+
+static bool has_body(const struct vb_head *head)
+{
+    return head->framing == VB_FRAMING_CHUNKED || (head->framing == VB_FRAMING_LENGTH && head->length > 0);
+}
+
+void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy, struct vb_client *client,
+                       const struct vb_head *head)
+{
+    struct vb_exchange *x = exchange_new(proxy, client);
+    if (x == NULL) {
+        vb_client_close_after(client);
+        vb_client_send_error(client, 500, VB_STR(""), vb_failure_info(VB_FAIL_INTERNAL)->to_client, false);
+        vb_client_exchange_done(client);
+        return;
+    }
+    *ret_exchange = x;
+    x->is_head = vb_str_eq(head->method, VB_STR("HEAD"));
+    x->idempotent = vb_method_is_idempotent(head->method);
+    x->client_is_1_1 = head->minor == 1;
+    x->request_framing = head->framing;
+    x->request_done = !has_body(head);
+    x->request = head->raw; /* for the log, until the backend's own head is made */
+    x->backend = vb_lb_pick(x->pool->lb);
+    if (x->backend < 0) {
+        fail(x, VB_FAIL_NO_BACKEND, NULL);
+        return;
+    }
+    vb_count(traffic_of(x), requests);
+    int r = make_request(x, head);
+    if (r == 0)
+        r = vb_upstream_get(&x->upstream, proxy, x->pool, (unsigned)x->backend, x, false);
+    if (r < 0)
+        fail(x, r == -EHOSTUNREACH || r == -ENETUNREACH ? VB_FAIL_CONNECT : VB_FAIL_INTERNAL, vb_strerror(r));
+    else if (x->request_done)
+        send_head_alone(x);
+}
+
+int vb_exchange_request_body(struct vb_exchange *x, const struct vb_body_part *part)
+{
+    struct iovec iov[VB_BODY_SPANS + 4];
+    char line[VB_CHUNK_LINE_MAX];
+    unsigned n = 0;
+    bool chunked = x->request_framing == VB_FRAMING_CHUNKED;
+    if (!x->head_sent)
+        iov[n++] = (struct iovec){(void *)x->request.p, x->request.n};
+    x->head_sent = true;
+    if (chunked && part->bytes > 0)
+        iov[n++] = (struct iovec){line, vb_h1_write_chunk_line(line, part->bytes)};
+    for (unsigned i = 0; i < part->n_spans; i++)
+        iov[n++] = part->spans[i];
+    if (chunked && part->bytes > 0)
+        iov[n++] = (struct iovec){(void *)"\r\n", 2};
+    if (chunked && part->complete)
+        iov[n++] = (struct iovec){(void *)"0\r\n\r\n", 5};
+    int r = n > 0 ? vb_upstream_write(x->upstream, iov, n) : 0;
+    if (part->complete) {
+        x->request_done = true;
+        vb_upstream_request_sent(x->upstream);
+    }
+    return r == 1;
+}
+
+void vb_exchange_request_failed(struct vb_exchange *x, unsigned status, const char *why)
+{
+    struct vb_client *client = x->client;
+    vb_log_info("%.*s: %u: %s", VB_STR_ARGS(vb_client_ip(client)), status, why);
+    vb_count(x->proxy->stats, refused);
+    vb_client_close_after(client);
+    if (x->response_started) {
+        exchange_free(x, false);
+        vb_client_exchange_broken(client, true);
+        return;
+    }
+    vb_client_send_error(client, status, id_of(x), why, x->is_head);
+    exchange_free(x, false); /* the backend's connection is closed: it has half a request */
+    vb_client_exchange_done(client);
+}
+
+void vb_exchange_upstream_drained(struct vb_exchange *x)
+{
+    if (!x->request_done)
+        vb_client_resume(x->client);
+}
+
+void vb_exchange_abort(struct vb_exchange *x)
+{
+    vb_count(x->proxy->stats, client_aborts);
+    exchange_free(x, false);
+}
+
+/* ---- the response ------------------------------------------------------------------------------------------------ */
+
+bool vb_exchange_is_head(const struct vb_exchange *x)
+{
+    return x->is_head;
+}
+
+void vb_exchange_interim(struct vb_exchange *x, const struct vb_head *head)
+{
+    struct vb_forward_response how = {.framing = VB_FRAMING_NONE};
+    if (!x->client_is_1_1)
+        return; /* RFC 9110 15.2: HTTP/1.0 clients do not know them */
+    vb_client_send_head(x->client, head, &how);
+    vb_exchange_response_flush(x);
+}
+
+static enum vb_framing framing_for_client(const struct vb_exchange *x, enum vb_framing framing)
+{
+    if (framing == VB_FRAMING_CHUNKED || framing == VB_FRAMING_CLOSE)
+        return x->client_is_1_1 ? VB_FRAMING_CHUNKED : VB_FRAMING_CLOSE;
+    return framing;
+}
+
+void vb_exchange_response_head(struct vb_exchange *x, const struct vb_head *head)
+{
+    x->response_started = true;
+    x->status = head->status;
+    x->response_framing = framing_for_client(x, head->framing);
+    if (x->response_framing == VB_FRAMING_CLOSE)
+        vb_client_close_after(x->client);
+    bool closes = vb_client_decide_close(x->client);
+    struct vb_forward_response how = {
+        .via = x->proxy->via,
+        .id_field = x->proxy->id_field,
+        .id = id_of(x),
+        .framing = x->response_framing,
+        .announce_close = closes,
+        .announce_keep_alive = !closes && !x->client_is_1_1,
+    };
+    vb_client_send_head(x->client, head, &how);
+}
+
+void vb_exchange_response_body(struct vb_exchange *x, const struct vb_body_part *part)
+{
+    vb_client_send_body(x->client, x->response_framing, part);
+}
+
+void vb_exchange_response_flush(struct vb_exchange *x)
+{
+    int r = vb_client_flush(x->client);
+    if (r == 1)
+        vb_upstream_pause(x->upstream);
+    else if (r < 0)
+        vb_client_cut(x->client); /* ends in vb_exchange_abort */
+}
+
+void vb_exchange_response_done(struct vb_exchange *x, bool keep_upstream)
+{
+    struct vb_client *client = x->client;
+    if (vb_client_flush(client) < 0) {
+        vb_client_cut(client);
+        return;
+    }
+    count_response(x);
+    /* A response that came before the request was complete: the rest of it has no place to go. */
+    exchange_free(x, keep_upstream && x->request_done);
+    vb_client_exchange_done(client);
+}
+
+void vb_exchange_client_drained(struct vb_exchange *x)
+{
+    if (x->upstream != NULL)
+        vb_upstream_resume(x->upstream);
+}
+
+/* Nothing of the request can have taken effect twice: see the head of this file. */
+static bool may_send_again(const struct vb_exchange *x, enum vb_failure failure)
+{
+    return (failure == VB_FAIL_CLOSED || failure == VB_FAIL_RESET) && !x->retried && !x->response_started &&
+           x->idempotent && x->request_framing == VB_FRAMING_NONE && vb_upstream_may_be_stale(x->upstream);
+}
+
+void vb_exchange_upstream_failed(struct vb_exchange *x, enum vb_failure failure, const char *detail)
+{
+    if (!may_send_again(x, failure)) {
+        fail(x, failure, detail);
+        return;
+    }
+    x->retried = true;
+    vb_count(traffic_of(x), retries);
+    vb_upstream_release(&x->upstream, false);
+    int r = vb_upstream_get(&x->upstream, x->proxy, x->pool, (unsigned)x->backend, x, true);
+    if (r < 0)
+        fail(x, VB_FAIL_CONNECT, vb_strerror(r));
+    else
+        send_head_alone(x);
+}

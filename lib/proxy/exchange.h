@@ -1,0 +1,61 @@
+/*
+ * One request and its response: picks the backend, binds the two connections, decides what a failure means. It knows
+ * messages, not the bytes they travel in. It owns its upstream while it has one; the client owns the exchange.
+ */
+#ifndef VB_PROXY_EXCHANGE_H
+#define VB_PROXY_EXCHANGE_H
+
+#include "errors.h"
+#include "proxy_priv.h"
+
+/* ---- from the client ----------------------------------------------------------------------------------------------*/
+
+/*
+ * A request head has been read; `head` is valid during the call only. *ret_exchange is set before the exchange can end;
+ * when it ends inside this call (a response of our own), vb_client_exchange_done has been called.
+ */
+void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy, struct vb_client *client,
+                       const struct vb_head *head);
+
+/* The next part of the request's body, perhaps empty. 1: read no more until vb_client_resume. */
+int vb_exchange_request_body(struct vb_exchange *exchange, const struct vb_body_part *part);
+
+/* The client will not complete the request, or broke its framing: answers with that status if it still can. */
+void vb_exchange_request_failed(struct vb_exchange *exchange, unsigned status, const char *why);
+
+/* All that was queued for the client has left. */
+void vb_exchange_client_drained(struct vb_exchange *exchange);
+
+/* The client is gone. Frees the exchange. */
+void vb_exchange_abort(struct vb_exchange *exchange);
+
+/* ---- from the upstream --------------------------------------------------------------------------------------------*/
+
+/* What the response parser must know of the request. */
+bool vb_exchange_is_head(const struct vb_exchange *exchange);
+
+/* An interim response (1xx other than 101). */
+void vb_exchange_interim(struct vb_exchange *exchange, const struct vb_head *head);
+
+/* The response head; then parts of the body, the last with `complete` (a response without body has none). */
+void vb_exchange_response_head(struct vb_exchange *exchange, const struct vb_head *head);
+void vb_exchange_response_body(struct vb_exchange *exchange, const struct vb_body_part *part);
+
+/* All input at hand has been handed over: what was collected for the client goes out now. */
+void vb_exchange_response_flush(struct vb_exchange *exchange);
+
+/* The response is complete. The upstream has been told whether it may be kept. Frees the exchange. */
+void vb_exchange_response_done(struct vb_exchange *exchange, bool keep_upstream);
+
+/* The backend takes bytes again. */
+void vb_exchange_upstream_drained(struct vb_exchange *exchange);
+
+/* The backend failed us. `detail` says more for the log. May free the exchange. */
+void vb_exchange_upstream_failed(struct vb_exchange *exchange, enum vb_failure failure, const char *detail);
+
+/* ---- both ---------------------------------------------------------------------------------------------------------*/
+
+/* The free list of the worker; at its end. */
+void vb_exchange_free_all(struct vb_proxy *proxy);
+
+#endif

@@ -1,0 +1,161 @@
+/* The worker-wide state: opening, accepting, draining. */
+#include "vb/proxy.h"
+
+#include <errno.h>
+
+#include "client.h"
+#include "exchange.h"
+#include "proxy_priv.h"
+#include "upstream.h"
+#include "vb/log.h"
+
+/* A connection without a request leaves this long after draining began: a request that is on its way is still served. */
+#define DRAIN_QUIET_MS 300
+/* What a response head may grow by when it passes: see vb_h1_write_response; Via and the request id are bounded names. */
+#define SCRATCH_ROOM   2048
+
+static int open_pools(struct vb_proxy *proxy)
+{
+    for (unsigned i = 0; i < proxy->conf->n_pools; i++) {
+        struct vb_proxy_pool *pool = &proxy->pools[i];
+        pool->conf = &proxy->conf->pools[i];
+        vb_timer_list_open(&pool->connect, proxy->loop, pool->conf->timeouts.connect_ms);
+        vb_timer_list_open(&pool->response, proxy->loop, pool->conf->timeouts.response_ms);
+        vb_timer_list_open(&pool->idle, proxy->loop, pool->conf->timeouts.idle_ms);
+        vb_timer_list_open(&pool->keepalive, proxy->loop, pool->conf->keepalive.timeout_ms);
+        int r = vb_lb_open(&pool->lb, proxy->shm, i, proxy->slot);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static void close_pools(struct vb_proxy *proxy)
+{
+    for (unsigned i = 0; i < proxy->conf->n_pools; i++) {
+        struct vb_proxy_pool *pool = &proxy->pools[i];
+        if (pool->conf == NULL)
+            break; /* opening stopped here */
+        vb_lb_close(&pool->lb);
+        vb_timer_list_close(&pool->connect);
+        vb_timer_list_close(&pool->response);
+        vb_timer_list_close(&pool->idle);
+        vb_timer_list_close(&pool->keepalive);
+    }
+}
+
+int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_shm *shm, unsigned slot,
+                  const struct vb_conf *conf)
+{
+    struct vb_proxy *proxy = vb_zalloc(sizeof(*proxy));
+    if (proxy == NULL)
+        return -ENOMEM;
+    unsigned backends = vb_shm_capacity(shm).backends;
+    proxy->loop = loop;
+    proxy->shm = shm;
+    proxy->slot = slot;
+    proxy->conf = conf;
+    proxy->stats = vb_shm_worker(shm, slot);
+    proxy->limits = (struct vb_head_limits){conf->limits.header_bytes, VB_MIN(conf->limits.headers, VB_FIELDS_MAX)};
+    proxy->via = vb_str(conf->headers.via ? conf->name : "");
+    proxy->id_field = vb_str(conf->headers.request_id);
+    TAILQ_INIT(&proxy->clients);
+    SLIST_INIT(&proxy->free_exchanges);
+    vb_rand_init(&proxy->rand);
+    vb_timer_list_open(&proxy->header, loop, conf->timeouts.header_ms);
+    vb_timer_list_open(&proxy->body, loop, conf->timeouts.body_ms);
+    vb_timer_list_open(&proxy->keepalive, loop, conf->timeouts.keepalive_ms);
+    vb_timer_list_open(&proxy->drain, loop, DRAIN_QUIET_MS);
+    proxy->to_client.size = conf->limits.header_bytes + SCRATCH_ROOM;
+    proxy->to_client.scratch = malloc(proxy->to_client.size);
+    proxy->pools = vb_zalloc(conf->n_pools * sizeof(*proxy->pools));
+    proxy->idle = vb_zalloc(backends * sizeof(*proxy->idle));
+    proxy->listeners = vb_zalloc(conf->n_listeners * sizeof(struct vb_listener *));
+    int r = -ENOMEM;
+    if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->idle == NULL || proxy->listeners == NULL)
+        goto fail;
+    for (unsigned i = 0; i < backends; i++)
+        TAILQ_INIT(&proxy->idle[i].list);
+    r = open_pools(proxy);
+    if (r < 0)
+        goto fail;
+    *ret_proxy = proxy;
+    return 0;
+
+fail:
+    vb_proxy_close(&proxy);
+    return r;
+}
+
+static void on_accepted(void *owner, int fd, const struct sockaddr *peer)
+{
+    vb_client_open(owner, fd, peer);
+}
+
+static void on_exhausted(void *owner, int code)
+{
+    vb_log_error("cannot accept connections: %s; they wait in the queue (raise the limit of open files?)",
+                 vb_strerror(code));
+}
+
+int vb_proxy_listen(struct vb_proxy *proxy, int fd)
+{
+    static const struct vb_listener_events events = {.accepted = on_accepted, .exhausted = on_exhausted};
+    assert(proxy->n_listeners < proxy->conf->n_listeners);
+    int r = vb_listener_open(&proxy->listeners[proxy->n_listeners], proxy->loop, fd, &events, proxy);
+    if (r == 0)
+        proxy->n_listeners++;
+    return r;
+}
+
+static void stop_listening(struct vb_proxy *proxy)
+{
+    while (proxy->n_listeners > 0)
+        vb_listener_close(&proxy->listeners[--proxy->n_listeners]);
+}
+
+void vb_proxy_drain(struct vb_proxy *proxy, void (*drained)(void *owner), void *owner)
+{
+    struct vb_client *client, *next;
+    proxy->draining = true;
+    stop_listening(proxy);
+    vb_upstream_close_idle(proxy);
+    for (client = TAILQ_FIRST(&proxy->clients); client != NULL; client = next) {
+        next = vb_client_next(client);
+        vb_client_drain(client);
+    }
+    if (TAILQ_EMPTY(&proxy->clients)) {
+        drained(owner);
+        return;
+    }
+    proxy->drained = drained;
+    proxy->drained_owner = owner;
+}
+
+void vb_proxy_close(struct vb_proxy **proxy_ptr)
+{
+    struct vb_proxy *proxy = *proxy_ptr;
+    struct vb_client *client;
+    if (proxy == NULL)
+        return;
+    *proxy_ptr = NULL;
+    proxy->drained = NULL;
+    if (proxy->listeners != NULL)
+        stop_listening(proxy);
+    while ((client = TAILQ_FIRST(&proxy->clients)) != NULL)
+        vb_client_cut(client);
+    if (proxy->idle != NULL)
+        vb_upstream_close_idle(proxy);
+    vb_exchange_free_all(proxy);
+    if (proxy->pools != NULL)
+        close_pools(proxy);
+    vb_timer_list_close(&proxy->header);
+    vb_timer_list_close(&proxy->body);
+    vb_timer_list_close(&proxy->keepalive);
+    vb_timer_list_close(&proxy->drain);
+    free(proxy->to_client.scratch);
+    free(proxy->pools);
+    free(proxy->idle);
+    free(proxy->listeners);
+    free(proxy);
+}

@@ -1,0 +1,90 @@
+/* What all files of lib/proxy share: the worker-wide state. Each struct below is owned by the vb_proxy. */
+#ifndef VB_PROXY_PRIV_H
+#define VB_PROXY_PRIV_H
+
+#include <sys/queue.h>
+
+#include "vb/conf.h"
+#include "vb/http.h"
+#include "vb/lb.h"
+#include "vb/listen.h"
+#include "vb/loop.h"
+#include "vb/proxy.h"
+#include "vb/rand.h"
+#include "vb/shm.h"
+#include "vb/stream.h"
+
+#define VB_REQUEST_ID_LEN 32
+
+struct vb_client;
+struct vb_upstream;
+struct vb_exchange;
+
+struct vb_proxy_pool {
+    const struct vb_conf_pool *conf;
+    struct vb_lb *lb;
+    /* time-outs towards backends */
+    struct vb_timer_list connect, response, idle, keepalive;
+};
+
+TAILQ_HEAD(vb_upstream_list, vb_upstream);
+TAILQ_HEAD(vb_client_list, vb_client);
+SLIST_HEAD(vb_exchange_list, vb_exchange);
+
+/* This worker's connections to one backend that wait for a request: the latest used first, so that few stay warm. */
+struct vb_idle_upstreams {
+    struct vb_upstream_list list;
+    unsigned n;
+};
+
+/*
+ * What is about to be written in this turn: a head that was made here, and slices of what was just read. It is filled
+ * and written within one event, so a worker has one for each direction and not one for each connection.
+ */
+#define VB_OUT_SLICES 64
+struct vb_out {
+    const struct vb_client *owner; /* whom it is for */
+    struct iovec iov[VB_OUT_SLICES];
+    unsigned n;
+    char *scratch;
+    size_t used, size;
+};
+
+struct vb_proxy {
+    struct vb_loop *loop;
+    struct vb_shm *shm;
+    const struct vb_conf *conf;
+    unsigned slot;
+    struct vb_shm_worker *stats;
+
+    struct vb_proxy_pool *pools;
+    struct vb_idle_upstreams *idle; /* by backend slot */
+
+    struct vb_listener **listeners;
+    unsigned n_listeners;
+    struct vb_client_list clients;
+    /* time-outs towards clients; `drain` is how long a connection without a request may stay when draining */
+    struct vb_timer_list header, body, keepalive, drain;
+    bool draining;
+    void (*drained)(void *owner);
+    void *drained_owner;
+
+    struct vb_exchange_list free_exchanges;
+    unsigned n_free_exchanges;
+    struct vb_head_limits limits;
+    struct vb_rand rand;
+    struct vb_str via, id_field;
+    struct vb_out to_client;
+    struct vb_body_part part; /* decoded by whoever is reading */
+    struct vb_head head;      /* parsed by whoever is reading; large, hence last */
+};
+
+static inline struct vb_shm_traffic *vb_proxy_traffic(struct vb_proxy *proxy, unsigned backend)
+{
+    return vb_shm_traffic(proxy->shm, proxy->slot, backend);
+}
+
+#define vb_count(stats, field)      vb_add64(&(stats)->field, 1)
+#define vb_count_n(stats, field, n) vb_add64(&(stats)->field, (n))
+
+#endif

@@ -1,0 +1,429 @@
+/*
+ * A connection to a backend.
+ *
+ * Happy path: taken from the idle list, or connecting -> the request is written -> response head -> body -> complete,
+ * back to the idle list.
+ *
+ * What can go wrong, and who is told: connect fails or takes too long; no response, or no more of it, in time; FIN or
+ * RST before the response is complete; bytes that are no valid response. Each ends the connection and is reported once
+ * to the exchange (vb_exchange_upstream_failed), which decides what it means. While idle: FIN, RST, or any byte at all
+ * (an answer that nobody asked for must not become the answer to the next request) just end it.
+ */
+#include "upstream.h"
+
+#include <errno.h>
+
+#include "exchange.h"
+#include "vb/buf.h"
+
+#define UPSTREAM_MAGIC 0x55505354
+
+enum upstream_state { CONNECTING, BUSY, IDLE };
+
+struct vb_upstream {
+    uint32_t magic;
+    enum upstream_state state;
+    bool reused;   /* kept from an earlier exchange */
+    bool heard;    /* bytes have arrived for this exchange */
+    bool request_sent, in_body, peer_keeps, paused;
+    bool in_event; /* on the stack: the memory must stay until the event returns */
+    bool dead;     /* closed; freed at the end of the event */
+    struct vb_proxy *proxy;
+    struct vb_proxy_pool *pool;
+    unsigned backend;
+    uint32_t incarnation;          /* of the backend's slot when it was connected */
+    uint32_t turn;                 /* grows when an exchange lets go: tells an event that its exchange is over */
+    struct vb_exchange *exchange;  /* NULL: idle */
+    struct vb_stream *stream;
+    struct vb_timer timer;
+    size_t queued;                 /* bytes that had not left when the timer was last started */
+    struct vb_buf input;           /* part of a head that has not arrived whole */
+    struct vb_body_reader reader;
+    TAILQ_ENTRY(vb_upstream) link; /* in the idle list */
+};
+
+static struct vb_upstream *upstream_of(void *owner)
+{
+    return vb_cast(struct vb_upstream, UPSTREAM_MAGIC, owner);
+}
+
+static void destroy(struct vb_upstream *u)
+{
+    u->magic = 0;
+    free(u);
+}
+
+static void close_upstream(struct vb_upstream *u)
+{
+    struct vb_idle_upstreams *idle = &u->proxy->idle[u->backend];
+    if (u->state == IDLE) {
+        TAILQ_REMOVE(&idle->list, u, link);
+        idle->n--;
+    }
+    vb_timer_stop(&u->timer);
+    vb_stream_close(&u->stream);
+    vb_buf_clear(&u->input);
+    u->exchange = NULL;
+    u->dead = true;
+    if (!u->in_event)
+        destroy(u);
+}
+
+static void fail(struct vb_upstream *u, enum vb_failure failure, const char *detail)
+{
+    vb_timer_stop(&u->timer);
+    vb_exchange_upstream_failed(u->exchange, failure, detail);
+}
+
+/* ---- time-outs --------------------------------------------------------------------------------------------------- */
+
+static void on_connect_timeout(struct vb_timer *timer)
+{
+    fail(vb_container_of(timer, struct vb_upstream, timer), VB_FAIL_CONNECT_TIMEOUT, NULL);
+}
+
+static void on_response_timeout(struct vb_timer *timer)
+{
+    fail(vb_container_of(timer, struct vb_upstream, timer), VB_FAIL_RESPONSE_TIMEOUT, NULL);
+}
+
+static void arm(struct vb_upstream *u);
+
+static void on_idle_timeout(struct vb_timer *timer)
+{
+    struct vb_upstream *u = vb_container_of(timer, struct vb_upstream, timer);
+    if (vb_stream_queued(u->stream) < u->queued)
+        arm(u); /* slow, but it takes the request */
+    else
+        fail(u, VB_FAIL_IDLE_TIMEOUT, NULL);
+}
+
+static void on_keepalive_timeout(struct vb_timer *timer)
+{
+    close_upstream(vb_container_of(timer, struct vb_upstream, timer));
+}
+
+/* Sets the timer for what is being waited for now. */
+static void arm(struct vb_upstream *u)
+{
+    u->queued = vb_stream_queued(u->stream);
+    if (u->state == CONNECTING)
+        vb_timer_start(&u->timer, &u->pool->connect, on_connect_timeout);
+    else if (u->paused)
+        vb_timer_stop(&u->timer); /* the client is slow, not the backend */
+    else if (u->in_body || u->queued > 0)
+        vb_timer_start(&u->timer, &u->pool->idle, on_idle_timeout);
+    else if (u->request_sent)
+        vb_timer_start(&u->timer, &u->pool->response, on_response_timeout);
+    else
+        vb_timer_stop(&u->timer); /* the client's turn */
+}
+
+/* ---- reading the response ---------------------------------------------------------------------------------------- */
+
+/* May the next exchange use this connection? `extra`: bytes came behind the response. */
+static void complete(struct vb_upstream *u, bool extra)
+{
+    bool keep = u->peer_keeps && !extra && vb_stream_queued(u->stream) == 0;
+    vb_exchange_response_done(u->exchange, keep);
+}
+
+/* A parsed head: interim, or the beginning of the response. */
+static int accept_head(struct vb_upstream *u, const struct vb_head *head)
+{
+    if (head->status == 101) {
+        fail(u, VB_FAIL_BAD_RESPONSE, "101 although no upgrade was asked for");
+        return -EPROTO;
+    }
+    if (vb_body_begin(&u->reader, VB_RESPONSE, head) < 0) {
+        fail(u, VB_FAIL_BAD_RESPONSE, "two readings of its head differ");
+        return -EPROTO;
+    }
+    if (head->status < 200) {
+        vb_exchange_interim(u->exchange, head);
+        return 0;
+    }
+    u->in_body = true;
+    u->peer_keeps = head->keep_alive && head->framing != VB_FRAMING_CLOSE;
+    vb_exchange_response_head(u->exchange, head);
+    return u->dead ? -EPROTO : 0;
+}
+
+/* Bytes used up; 0 when more are needed or when the exchange is over. */
+static size_t read_head(struct vb_upstream *u, const char *bytes, size_t n)
+{
+    struct vb_proxy *proxy = u->proxy;
+    struct vb_refusal refusal;
+    ssize_t used = vb_h1_parse_response(bytes, n, &proxy->limits, vb_exchange_is_head(u->exchange), &proxy->head,
+                                        &refusal);
+    if (used < 0) {
+        fail(u, VB_FAIL_BAD_RESPONSE, refusal.why);
+        return 0;
+    }
+    if (used == 0)
+        return 0;
+    if (accept_head(u, &proxy->head) < 0)
+        return 0;
+    if (u->in_body && u->reader.complete) {
+        complete(u, (size_t)used < n);
+        return 0;
+    }
+    return (size_t)used;
+}
+
+static size_t read_body(struct vb_upstream *u, const char *bytes, size_t n)
+{
+    struct vb_body_part *part = &u->proxy->part;
+    if (vb_body_read(&u->reader, bytes, n, part) < 0) {
+        fail(u, VB_FAIL_BAD_RESPONSE, "broken framing of its body");
+        return 0;
+    }
+    vb_exchange_response_body(u->exchange, part);
+    size_t used = part->consumed;
+    if (part->complete) {
+        complete(u, used < n);
+        return 0;
+    }
+    vb_exchange_response_flush(u->exchange); /* may end the exchange when the client is gone */
+    return used;
+}
+
+/* Is the exchange that an event began with still bound? */
+static bool still(const struct vb_upstream *u, uint32_t turn)
+{
+    return !u->dead && u->turn == turn;
+}
+
+/* Hands over what can be; what is left of a head that has not arrived whole stays for the caller to keep. */
+static size_t consume(struct vb_upstream *u, const char *bytes, size_t n)
+{
+    const uint32_t turn = u->turn;
+    size_t done = 0;
+    while (done < n && still(u, turn)) {
+        bool was_head = !u->in_body;
+        size_t used = was_head ? read_head(u, bytes + done, n - done) : read_body(u, bytes + done, n - done);
+        if (used == 0)
+            break;
+        done += used;
+        if (done == n && was_head && still(u, turn))
+            vb_exchange_response_flush(u->exchange);
+    }
+    return done;
+}
+
+/* Joined with what is left of earlier input, or as it came. */
+static void take_input(struct vb_upstream *u, const char *bytes, size_t n)
+{
+    const uint32_t turn = u->turn;
+    bool joined = vb_buf_len(&u->input) > 0;
+    if (joined && vb_buf_append(&u->input, bytes, n) < 0) {
+        fail(u, VB_FAIL_INTERNAL, "out of memory");
+        return;
+    }
+    size_t done = joined ? consume(u, vb_buf_data(&u->input), vb_buf_len(&u->input)) : consume(u, bytes, n);
+    if (!still(u, turn))
+        vb_buf_clear(&u->input); /* bytes behind the response: complete() has seen to it that nobody uses u again */
+    else if (joined)
+        vb_buf_consume(&u->input, done);
+    else if (done < n && vb_buf_append(&u->input, bytes + done, n - done) < 0)
+        fail(u, VB_FAIL_INTERNAL, "out of memory");
+    if (still(u, turn))
+        arm(u);
+}
+
+static void on_data(void *owner, const char *bytes, size_t n)
+{
+    struct vb_upstream *u = upstream_of(owner);
+    if (u->state == IDLE) {
+        close_upstream(u);
+        return;
+    }
+    vb_count_n(vb_proxy_traffic(u->proxy, u->backend), bytes_in, n);
+    u->heard = true;
+    u->in_event = true;
+    take_input(u, bytes, n);
+    u->in_event = false;
+    if (u->dead)
+        destroy(u);
+}
+
+static void on_end(void *owner)
+{
+    struct vb_upstream *u = upstream_of(owner);
+    if (u->state == IDLE) {
+        close_upstream(u);
+    } else if (u->in_body && vb_body_eof(&u->reader) == 0) {
+        struct vb_body_part *part = &u->proxy->part;
+        *part = (struct vb_body_part){.complete = true};
+        vb_exchange_response_body(u->exchange, part);
+        complete(u, false);
+    } else {
+        fail(u, VB_FAIL_CLOSED, NULL);
+    }
+}
+
+static void on_failed(void *owner, int code)
+{
+    struct vb_upstream *u = upstream_of(owner);
+    if (u->state == IDLE)
+        close_upstream(u);
+    else
+        fail(u, u->state == CONNECTING ? VB_FAIL_CONNECT : VB_FAIL_RESET, vb_strerror(code));
+}
+
+/* ---- writing the request ----------------------------------------------------------------------------------------- */
+
+static void on_connected(void *owner)
+{
+    struct vb_upstream *u = upstream_of(owner);
+    u->state = BUSY;
+    arm(u);
+}
+
+static void on_drained(void *owner)
+{
+    struct vb_upstream *u = upstream_of(owner);
+    if (u->exchange == NULL)
+        return;
+    arm(u);
+    vb_exchange_upstream_drained(u->exchange);
+}
+
+int vb_upstream_write(struct vb_upstream *u, const struct iovec *iov, unsigned n)
+{
+    size_t bytes = 0;
+    for (unsigned i = 0; i < n; i++)
+        bytes += iov[i].iov_len;
+    vb_count_n(vb_proxy_traffic(u->proxy, u->backend), bytes_out, bytes);
+    int r = vb_stream_write(u->stream, iov, n);
+    if (r == 1)
+        arm(u);
+    return r;
+}
+
+void vb_upstream_request_sent(struct vb_upstream *u)
+{
+    u->request_sent = true;
+    arm(u);
+}
+
+void vb_upstream_pause(struct vb_upstream *u)
+{
+    u->paused = true;
+    vb_stream_pause(u->stream);
+    arm(u);
+}
+
+void vb_upstream_resume(struct vb_upstream *u)
+{
+    u->paused = false;
+    vb_stream_resume(u->stream);
+    arm(u);
+}
+
+/* ---- from and to the idle list ----------------------------------------------------------------------------------- */
+
+static const struct vb_stream_events events = {
+    .connected = on_connected,
+    .data = on_data,
+    .end = on_end,
+    .drained = on_drained,
+    .failed = on_failed,
+};
+
+static struct vb_upstream *take_idle(struct vb_proxy *proxy, unsigned backend)
+{
+    struct vb_idle_upstreams *idle = &proxy->idle[backend];
+    uint32_t incarnation = atomic_load(&vb_shm_backend(proxy->shm, backend)->incarnation);
+    struct vb_upstream *u;
+    while ((u = TAILQ_FIRST(&idle->list)) != NULL) {
+        if (u->incarnation != incarnation) { /* the slot belongs to another backend by now */
+            close_upstream(u);
+            continue;
+        }
+        TAILQ_REMOVE(&idle->list, u, link);
+        idle->n--;
+        u->state = BUSY;
+        u->reused = true;
+        return u;
+    }
+    return NULL;
+}
+
+static int connect_new(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, struct vb_proxy_pool *pool,
+                       unsigned backend)
+{
+    struct vb_health_record record;
+    if (!vb_shm_read_health(proxy->shm, backend, &record) || record.address_len == 0)
+        return -EHOSTUNREACH; /* its name has not been resolved */
+    struct vb_upstream *u = vb_zalloc(sizeof(*u));
+    if (u == NULL)
+        return -ENOMEM;
+    u->magic = UPSTREAM_MAGIC;
+    u->state = CONNECTING;
+    u->proxy = proxy;
+    u->pool = pool;
+    u->backend = backend;
+    u->incarnation = atomic_load(&vb_shm_backend(proxy->shm, backend)->incarnation);
+    int r = vb_stream_connect(&u->stream, proxy->loop, (struct sockaddr *)&record.address, &events, u);
+    if (r < 0) {
+        destroy(u);
+        return r;
+    }
+    *ret_upstream = u;
+    return 0;
+}
+
+int vb_upstream_get(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, struct vb_proxy_pool *pool,
+                    unsigned backend, struct vb_exchange *exchange, bool fresh)
+{
+    struct vb_shm_traffic *traffic = vb_proxy_traffic(proxy, backend);
+    struct vb_upstream *u = fresh ? NULL : take_idle(proxy, backend);
+    if (u != NULL) {
+        vb_count(traffic, reuses);
+    } else {
+        int r = connect_new(&u, proxy, pool, backend);
+        if (r < 0)
+            return r;
+        vb_count(traffic, connects);
+    }
+    u->exchange = exchange;
+    u->heard = u->request_sent = u->in_body = u->paused = u->peer_keeps = false;
+    arm(u);
+    *ret_upstream = u;
+    return 0;
+}
+
+bool vb_upstream_may_be_stale(const struct vb_upstream *u)
+{
+    return u->reused && !u->heard;
+}
+
+void vb_upstream_release(struct vb_upstream **upstream, bool keep)
+{
+    struct vb_upstream *u = *upstream;
+    if (u == NULL)
+        return;
+    *upstream = NULL;
+    struct vb_idle_upstreams *idle = &u->proxy->idle[u->backend];
+    if (!keep || u->proxy->draining || idle->n >= u->pool->conf->keepalive.idle) {
+        close_upstream(u);
+        return;
+    }
+    u->exchange = NULL;
+    u->turn++;
+    u->state = IDLE;
+    TAILQ_INSERT_HEAD(&idle->list, u, link);
+    idle->n++;
+    vb_timer_start(&u->timer, &u->pool->keepalive, on_keepalive_timeout);
+    vb_stream_resume(u->stream); /* it may have been paused for the client that has just been served */
+}
+
+void vb_upstream_close_idle(struct vb_proxy *proxy)
+{
+    for (unsigned i = 0; i < vb_shm_capacity(proxy->shm).backends; i++) {
+        struct vb_upstream *u;
+        while ((u = TAILQ_FIRST(&proxy->idle[i].list)) != NULL)
+            close_upstream(u);
+    }
+}

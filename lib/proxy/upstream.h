@@ -1,0 +1,36 @@
+/*
+ * A connection to a backend, HTTP/1 on the wire. It carries one exchange at a time; between two it waits in the idle
+ * list of its backend. A connection on which anything irregular happened is never used again.
+ */
+#ifndef VB_PROXY_UPSTREAM_H
+#define VB_PROXY_UPSTREAM_H
+
+#include "proxy_priv.h"
+
+/*
+ * A kept connection to the backend, or (always with `fresh`) a new one, bound to the exchange. Writing may begin at
+ * once. Negative errno: no connection can even be tried.
+ */
+int vb_upstream_get(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, struct vb_proxy_pool *pool,
+                    unsigned backend, struct vb_exchange *exchange, bool fresh);
+
+/* It was kept from an earlier exchange, and no byte has come since: its end may be older than our request. */
+bool vb_upstream_may_be_stale(const struct vb_upstream *upstream);
+
+/* As vb_stream_write. A negative result needs no answer: the read side will report what the backend still had to say. */
+int vb_upstream_write(struct vb_upstream *upstream, const struct iovec *iov, unsigned n);
+
+/* The whole request has been written; the time to the first byte of the response begins. */
+void vb_upstream_request_sent(struct vb_upstream *upstream);
+
+/* Back-pressure from the client. */
+void vb_upstream_pause(struct vb_upstream *upstream);
+void vb_upstream_resume(struct vb_upstream *upstream);
+
+/* Unbinds it from its exchange and sets NULL: kept for another one, or closed. *upstream may be NULL. */
+void vb_upstream_release(struct vb_upstream **upstream, bool keep);
+
+/* Closes all idle connections of this worker. The others end with their exchanges. */
+void vb_upstream_close_idle(struct vb_proxy *proxy);
+
+#endif
