@@ -1,0 +1,64 @@
+/*
+ * One probe of one backend: resolve its name when that is due, connect, and for HTTP checks ask and judge the status.
+ * Private to lib/health. A probe object serves one backend slot, one probe after the other.
+ */
+#ifndef VB_HEALTH_PROBE_H
+#define VB_HEALTH_PROBE_H
+
+#include "vb/buf.h"
+#include "vb/conf.h"
+#include "vb/http.h"
+#include "vb/loop.h"
+#include "vb/shm.h"
+#include "vb/stream.h"
+
+#define VB_PROBE_ADDRESSES 8
+
+struct vb_probe_result {
+    bool passed;
+    char reason[sizeof(((struct vb_health_record *)0)->reason)]; /* why not */
+};
+
+struct vb_probe {
+    uint32_t magic;
+    struct vb_loop *loop;
+    const struct vb_conf_pool *pool;
+    struct vb_timer_list *timeouts; /* of the pool: for a whole probe */
+    struct vb_head *head;           /* scratch, shared by all probes */
+    void (*done)(struct vb_probe *probe, const struct vb_probe_result *result);
+    char host[VB_HOST_MAX + 1];
+    char authority[VB_SHM_ADDRESS_MAX]; /* host:port, for the Host field */
+    uint16_t port;
+
+    struct vb_probe_address {
+        struct sockaddr_storage address;
+        socklen_t length;
+    } addresses[VB_PROBE_ADDRESSES]; /* of the backend, as resolved last */
+    unsigned n_addresses;            /* 0: never resolved */
+    unsigned current;                /* the one in use: the first that took a connection */
+    unsigned tried;                  /* connects in this probe */
+    uint64_t resolved_ms;
+    bool literal;                    /* host is an IP address: nothing to resolve */
+    bool active;                     /* between begin and done */
+    bool connected, resolving, abandoned;
+    uv_getaddrinfo_t resolver;
+
+    struct vb_stream *stream;
+    struct vb_timer timer;
+    struct vb_buf input;
+    uint64_t begun_us;
+};
+
+/* `address` is `host:port` as in the segment. -EINVAL. */
+int vb_probe_init(struct vb_probe *probe, const char *address);
+
+/* Begins one probe; `done` is called once, perhaps before this returns. `resolve_again`: do not trust the old address. */
+void vb_probe_begin(struct vb_probe *probe, bool resolve_again);
+
+/* Only finds the address out; `done` tells whether there is one. */
+void vb_probe_resolve(struct vb_probe *probe);
+
+/* Ends what is under way without a result. False: the resolver still holds the object. */
+bool vb_probe_stop(struct vb_probe *probe);
+
+#endif
