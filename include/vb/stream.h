@@ -57,9 +57,9 @@ void vb_stream_resume(struct vb_stream *stream);
  *
  * close: at once; queued bytes are lost.
  * reset: at once, with RST where the transport has one: the peer must not take what it got for a clean end.
- * finish: sends what is queued and a FIN, then reads and drops what still comes until the peer's FIN, for at most 2 s:
- *   closing with unread bytes would send an RST that can destroy a response which the peer has not read yet
- *   (RFC 9112 9.6).
+ * finish: sends what is queued, for as long as it moves (cut with an RST when it has not for 60 s), and a FIN; then
+ *   reads and drops what still comes until the peer's FIN, for at most 2 s: closing with unread bytes would send an RST
+ *   that can destroy a response which the peer has not read yet (RFC 9112 9.6).
  */
 void vb_stream_close(struct vb_stream **stream);
 void vb_stream_reset(struct vb_stream **stream);

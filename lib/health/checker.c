@@ -15,6 +15,9 @@
 #include "vb/log.h"
 #include "vb/rand.h"
 
+/* Where checks are off, a name that resolved is looked up again this often; one that did not, at the interval. */
+#define LOOK_UP_AGAIN_MS 30000
+
 /* A backend and its schedule. */
 struct check {
     struct vb_probe probe; /* first: a probe is its check */
@@ -49,6 +52,8 @@ static void schedule(struct check *check)
     struct vb_health *health = check->health;
     const struct vb_conf_health *rules = &check->probe.pool->health;
     uint64_t interval = vb_health_fsm_in_transition(&check->fsm) ? rules->fast_interval_ms : rules->interval_ms;
+    if (!rules->enabled && check->fsm.state == VB_HEALTH_UP)
+        interval = LOOK_UP_AGAIN_MS;
     uint64_t tenth = interval / 10;
     uint64_t wait = interval - tenth + vb_rand_below(&health->rand, 2 * tenth + 1);
     uv_timer_start(&check->timer, on_due, VB_MAX(wait, 1u), 0);

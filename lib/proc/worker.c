@@ -1,0 +1,211 @@
+/*
+ * The life of a worker: take over what was inherited, serve, drain, exit.
+ *
+ * It drains when the master says so, when the master is gone (its end of the control channel closes), or on SIGTERM.
+ * Draining ends when the last client is gone, at the latest after shutdown.grace, when the rest is cut.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "inherit.h"
+#include "vb/conf.h"
+#include "vb/log.h"
+#include "vb/proc.h"
+#include "vb/proxy.h"
+#include "vb/str.h"
+
+struct worker {
+    unsigned index, slot;
+    struct vb_shm *shm;
+    struct vb_conf *conf;
+    struct vb_loop *loop;
+    struct vb_proxy *proxy;
+    uv_pipe_t control;
+    uv_signal_t term;
+    uv_timer_t grace;
+    uv_timer_t figures; /* once a second: what is counted outside the request path */
+    bool draining;
+};
+
+/* ---- draining ---------------------------------------------------------------------------------------------------- */
+
+static void close_handles(struct worker *worker)
+{
+    uv_handle_t *handles[] = {(uv_handle_t *)&worker->control, (uv_handle_t *)&worker->term,
+                              (uv_handle_t *)&worker->grace, (uv_handle_t *)&worker->figures};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(handles); i++)
+        if (!uv_is_closing(handles[i]))
+            uv_close(handles[i], NULL);
+}
+
+/* The loop ends by itself when the last closing handshakes are over. */
+static void on_drained(void *arg)
+{
+    struct worker *worker = arg;
+    close_handles(worker);
+}
+
+static void on_grace_over(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+    unsigned connections = (unsigned)atomic_load(&vb_shm_worker(worker->shm, worker->slot)->connections);
+    vb_log_warn("shutdown.grace is over: cutting %u connections", connections);
+    vb_loop_stop(worker->loop);
+}
+
+static void send_message(struct worker *worker, char message)
+{
+    uv_buf_t buf = uv_buf_init(&message, 1);
+    uv_try_write((uv_stream_t *)&worker->control, &buf, 1); /* when it fails the master is gone */
+}
+
+static void drain(struct worker *worker)
+{
+    if (worker->draining)
+        return;
+    worker->draining = true;
+    uv_timer_start(&worker->grace, on_grace_over, worker->conf->shutdown_grace_ms, 0);
+    vb_proxy_drain(worker->proxy, on_drained, worker);
+    send_message(worker, VB_CONTROL_DRAINING);
+}
+
+static void on_term(uv_signal_t *signal, int number)
+{
+    drain(signal->data);
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    static char bytes[64];
+    *buf = uv_buf_init(bytes, sizeof(bytes));
+}
+
+static void on_message(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct worker *worker = stream->data;
+    if (n < 0) {
+        uv_read_stop(stream);
+        if (!worker->draining)
+            vb_log_warn("the master is gone: finishing");
+        drain(worker);
+    }
+    for (ssize_t i = 0; i < n; i++)
+        if (buf->base[i] == VB_CONTROL_DRAIN)
+            drain(worker);
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+static void on_figures(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+    atomic_store_explicit(&vb_shm_worker(worker->shm, worker->slot)->log_dropped, vb_log_dropped(),
+                          memory_order_relaxed);
+}
+
+/* The configuration as the master handed it over: it has been validated, so an error here is a fault of ours. */
+static int read_config(struct worker *worker, const char *file)
+{
+    struct stat st;
+    if (fstat(VB_FD_CONFIG, &st) != 0)
+        return -errno;
+    size_t n = (size_t)st.st_size;
+    char *text = malloc(n + 1);
+    if (text == NULL)
+        return -ENOMEM;
+    int r = -EIO;
+    if (pread(VB_FD_CONFIG, text, n, 0) == (ssize_t)n)
+        r = vb_conf_parse(file, text, n, stderr, &worker->conf);
+    free(text);
+    if (r == 0) /* --name wins over the file; the segment has the name that counts */
+        vb_copy(worker->conf->name, sizeof(worker->conf->name), vb_shm_header(worker->shm)->name);
+    return r;
+}
+
+static int open_handles(struct worker *worker)
+{
+    uv_loop_t *uv = vb_loop_uv(worker->loop);
+    worker->control.data = worker->term.data = worker->grace.data = worker->figures.data = worker;
+    uv_pipe_init(uv, &worker->control, 0);
+    uv_timer_init(uv, &worker->grace);
+    uv_timer_init(uv, &worker->figures);
+    uv_timer_start(&worker->figures, on_figures, 1000, 1000);
+    uv_signal_init(uv, &worker->term);
+    int r = uv_signal_start(&worker->term, on_term, SIGTERM);
+    if (r == 0)
+        r = uv_pipe_open(&worker->control, VB_FD_CONTROL);
+    if (r == 0)
+        r = uv_read_start((uv_stream_t *)&worker->control, on_alloc, on_message);
+    if (r < 0)
+        close_handles(worker);
+    return r;
+}
+
+static int serve(struct worker *worker)
+{
+    int r = vb_proxy_open(&worker->proxy, worker->loop, worker->shm, worker->slot, worker->conf);
+    for (unsigned i = 0; r == 0 && i < worker->conf->n_listeners; i++)
+        r = vb_proxy_listen(worker->proxy, VB_FD_LISTEN + (int)i);
+    if (r == 0) {
+        send_message(worker, VB_CONTROL_READY);
+        vb_loop_run(worker->loop);
+    }
+    vb_proxy_close(&worker->proxy);
+    close_handles(worker);
+    return r;
+}
+
+static int run(struct worker *worker, const char *config_file)
+{
+    struct vb_error err;
+    int r = vb_shm_attach_fd(&worker->shm, VB_FD_SEGMENT, &err);
+    if (r < 0) {
+        vb_log_error("%s", err.text);
+        return r;
+    }
+    if (worker->slot >= vb_shm_capacity(worker->shm).workers)
+        return -EINVAL;
+    r = read_config(worker, config_file);
+    if (r < 0)
+        return r;
+    r = vb_loop_open(&worker->loop);
+    if (r < 0)
+        return r;
+    r = open_handles(worker);
+    if (r == 0)
+        r = serve(worker);
+    vb_loop_close(&worker->loop);
+    return r;
+}
+
+int vb_worker_run(int argc, char **argv)
+{
+    struct worker worker = {0};
+    uint64_t index, slot;
+    enum vb_log_level level;
+    char name[32];
+    if (argc != VB_ARG_COUNT || vb_parse_u64(vb_str(argv[VB_ARG_INDEX]), VB_SHM_WORKERS_MAX, &index) < 0 ||
+        vb_parse_u64(vb_str(argv[VB_ARG_SLOT]), VB_SHM_WORKERS_MAX, &slot) < 0 ||
+        vb_log_level_parse(argv[VB_ARG_LOG_LEVEL], &level) < 0) {
+        fprintf(stderr, "vibebalancer: `worker` is for the master's own use; see vibebalancer --help\n");
+        return VB_EXIT_USAGE;
+    }
+    worker.index = (unsigned)index;
+    worker.slot = (unsigned)slot;
+    snprintf(name, sizeof(name), "worker %u", worker.index);
+    vb_log_open(VB_FD_LOG, name, level);
+    /* A terminal's Ctrl-C goes to the whole process group; it is the master who decides what it means. */
+    const int ignored[] = {SIGPIPE, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(ignored); i++)
+        signal(ignored[i], SIG_IGN);
+    int r = run(&worker, argv[VB_ARG_CONFIG_FILE]);
+    if (r < 0)
+        vb_log_error("cannot serve: %s", vb_strerror(r));
+    vb_conf_free(&worker.conf);
+    vb_shm_close(&worker.shm);
+    return r < 0 ? VB_EXIT_FAILED : VB_EXIT_DONE;
+}
