@@ -100,8 +100,9 @@ struct vb_conf {
 };
 
 /*
- * Reads and checks `text` (n bytes). Every error found goes to `errors` as `FILE:LINE:COLUMN: message` lines (`file` is
- * only for these), warnings likewise. 0 and a configuration that the caller frees; -EINVAL when there were errors;
+ * Reads and checks `text` (n bytes). Every error found (past a hundred they are only counted) goes to `errors`, in order
+ * of line, as a `FILE:LINE:COLUMN: message` line; where there is none, warnings do, as `FILE:LINE:COLUMN: warning:
+ * message`. `file` is only for these. 0 and a configuration that the caller frees; -EINVAL when there were errors;
  * -ENOMEM.
  */
 int vb_conf_parse(const char *file, const char *text, size_t n, FILE *errors, struct vb_conf **ret_conf);

@@ -69,9 +69,8 @@ struct vb_shm_header {
 
 struct vb_shm_pool {
     vb_u32 used;
-    uint32_t balance;           /* enum vb_balance */
     char name[VB_SHM_NAME_MAX];
-    char balance_name[24];
+    char balance[24];           /* the policy's name */
     /* Grows whenever the set of backends that may be picked, or a weight, changes: workers then look again. */
     alignas(64) vb_u32 epoch;
     /* The next ticket of round robin, shared by all workers. */
@@ -190,7 +189,7 @@ struct vb_backend_spec {
 };
 
 /* Takes a free slot. >= 0: its index. -ENOSPC: capacity is used up. -EEXIST: the name is taken. -EINVAL: too long. */
-int vb_shm_add_pool(struct vb_shm *shm, const char *name, unsigned balance, const char *balance_name);
+int vb_shm_add_pool(struct vb_shm *shm, const char *name, const char *balance);
 int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec);
 
 /* ---- health (health thread writes, all read) ----------------------------------------------------------------------*/

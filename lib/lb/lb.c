@@ -18,7 +18,7 @@ static const struct vb_policy *find_policy(const char *name)
 
 int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigned slot)
 {
-    const struct vb_policy *policy = find_policy(vb_shm_pool(shm, pool)->balance_name);
+    const struct vb_policy *policy = find_policy(vb_shm_pool(shm, pool)->balance);
     if (policy == NULL)
         return -ENOTSUP;
     struct vb_lb *lb = vb_zalloc(sizeof(*lb));

@@ -11,6 +11,8 @@
  * meets it; when a queued write fails, the next one says so, and the read side finds out by itself.
  *
  * Closing: `owner` NULL means that the owner has let go. The memory is freed in libuv's close callback, nowhere else.
+ * A stream that finishes with a queue sends it however slowly the peer reads, as long as it moves; when it has to be
+ * cut the peer gets an RST, so that it does not take the part for the whole.
  */
 #include "vb/stream.h"
 
@@ -23,6 +25,7 @@
 #include "vb/buf.h"
 
 #define STREAM_MAGIC 0x5354524d
+#define FLUSH_STALLS 30 /* times VB_LINGER_MS without progress before a finishing stream's queue is given up */
 
 struct write_queue {
     uv_write_t request;
@@ -34,6 +37,8 @@ struct vb_stream {
     bool reading;
     bool unreadable; /* not connected yet, or the peer's FIN or an error has been read */
     bool finishing, fin_sent;
+    uint8_t stalls; /* while finishing: how often in a row the queue had not moved */
+    size_t unsent;  /* while finishing: as of the last look */
     int write_error;
     struct vb_loop *loop;
     const struct vb_stream_events *events;
@@ -92,8 +97,13 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 {
     struct vb_stream *stream = stream_of(handle->data);
     if (stream->finishing) { /* whatever still comes is dropped; the peer's FIN or an error ends it */
-        if (n < 0)
+        if (n == UV_EOF && stream->queue != NULL) { /* it still reads; on_written closes */
+            uv_read_stop(handle);
+            stream->reading = false;
+            stream->unreadable = true;
+        } else if (n < 0) {
             close_handle(stream);
+        }
         return;
     }
     if (n > 0) {
@@ -142,6 +152,7 @@ static void send_fin(struct vb_stream *stream)
         shutdown(fd, SHUT_WR);
 }
 
+static void linger(struct vb_stream *stream);
 static int send_queue(struct vb_stream *stream);
 
 static void on_written(uv_write_t *request, int status)
@@ -161,10 +172,12 @@ static void on_written(uv_write_t *request, int status)
     queue_free(stream);
     stream->write_error = status;
     if (stream->finishing) {
-        if (status < 0 || stream->unreadable)
+        if (status < 0 || stream->unreadable) {
             close_handle(stream);
-        else
+        } else {
             send_fin(stream);
+            linger(stream);
+        }
     } else if (stream->owner != NULL) {
         stream->events->drained(stream->owner); /* after an error too: the owner's next write will learn of it */
     }
@@ -335,19 +348,46 @@ void vb_stream_close(struct vb_stream **stream_ptr)
         close_handle(stream);
 }
 
-void vb_stream_reset(struct vb_stream **stream_ptr)
+/* When it is closed, the peer gets an RST. */
+static void arm_reset(struct vb_stream *stream)
 {
-    struct vb_stream *stream = *stream_ptr;
     struct linger hard = {.l_onoff = 1, .l_linger = 0};
     int fd;
-    if (stream != NULL && uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
+    if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+}
+
+void vb_stream_reset(struct vb_stream **stream_ptr)
+{
+    if (*stream_ptr != NULL)
+        arm_reset(*stream_ptr);
     vb_stream_close(stream_ptr);
+}
+
+static size_t unsent_bytes(struct vb_stream *stream)
+{
+    return uv_stream_get_write_queue_size(uv_stream_of(stream)) + vb_buf_len(&stream->queue->waiting);
 }
 
 static void on_lingered(struct vb_timer *timer)
 {
-    close_handle(vb_container_of(timer, struct vb_stream, linger));
+    struct vb_stream *stream = vb_container_of(timer, struct vb_stream, linger);
+    if (stream->queue != NULL) {
+        size_t unsent = unsent_bytes(stream);
+        stream->stalls = unsent < stream->unsent ? 0 : stream->stalls + 1;
+        stream->unsent = unsent;
+        if (stream->stalls < FLUSH_STALLS) {
+            linger(stream);
+            return;
+        }
+        arm_reset(stream);
+    }
+    close_handle(stream);
+}
+
+static void linger(struct vb_stream *stream)
+{
+    vb_timer_start(&stream->linger, &stream->loop->linger, on_lingered);
 }
 
 void vb_stream_finish(struct vb_stream **stream_ptr)
@@ -362,8 +402,10 @@ void vb_stream_finish(struct vb_stream **stream_ptr)
     }
     stream->owner = NULL;
     stream->finishing = true;
-    vb_timer_start(&stream->linger, &stream->loop->linger, on_lingered);
+    linger(stream);
     if (stream->queue == NULL)
         send_fin(stream);
+    else
+        stream->unsent = unsent_bytes(stream);
     vb_stream_resume(stream);
 }

@@ -55,7 +55,7 @@ static void log_exit(const struct vb_child *child, int64_t status, int signal)
     int pid = child->process.pid;
     if (signal != 0)
         vb_log_error("worker %u (pid %d) was killed by signal %d (%s)", child->index, pid, signal, strsignal(signal));
-    else if (status != 0 || child->state != VB_CHILD_DRAINING)
+    else if (status != 0 || !child->master->stopping)
         vb_log_error("worker %u (pid %d) ended with status %d", child->index, pid, (int)status);
     else
         vb_log_info("worker %u (pid %d) has finished", child->index, pid);

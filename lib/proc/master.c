@@ -89,7 +89,7 @@ static int fill_segment(struct vb_master *master, struct vb_error *err)
     const struct vb_conf *conf = master->conf;
     for (unsigned p = 0; p < conf->n_pools; p++) {
         const struct vb_conf_pool *pool = &conf->pools[p];
-        int index = vb_shm_add_pool(master->shm, pool->name, pool->balance, vb_balance_name(pool->balance));
+        int index = vb_shm_add_pool(master->shm, pool->name, vb_balance_name(pool->balance));
         if (index != (int)p)
             return vb_fail(err, index, "pool %s does not fit into the segment", pool->name);
         for (unsigned b = 0; b < pool->n_backends; b++) {

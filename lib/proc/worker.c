@@ -107,20 +107,20 @@ static void on_figures(uv_timer_t *timer)
                           memory_order_relaxed);
 }
 
-/* The configuration as the master handed it over: it has been validated, so an error here is a fault of ours. */
+/* The configuration as the master handed it over: it has been validated, and the master has printed its warnings. */
 static int read_config(struct worker *worker, const char *file)
 {
     struct stat st;
-    if (fstat(VB_FD_CONFIG, &st) != 0)
+    FILE *nowhere = fopen("/dev/null", "we");
+    if (nowhere == NULL)
         return -errno;
-    size_t n = (size_t)st.st_size;
+    size_t n = fstat(VB_FD_CONFIG, &st) == 0 ? (size_t)st.st_size : 0;
     char *text = malloc(n + 1);
-    if (text == NULL)
-        return -ENOMEM;
-    int r = -EIO;
-    if (pread(VB_FD_CONFIG, text, n, 0) == (ssize_t)n)
-        r = vb_conf_parse(file, text, n, stderr, &worker->conf);
+    int r = text == NULL ? -ENOMEM : -EIO;
+    if (text != NULL && n > 0 && pread(VB_FD_CONFIG, text, n, 0) == (ssize_t)n)
+        r = vb_conf_parse(file, text, n, nowhere, &worker->conf);
     free(text);
+    fclose(nowhere);
     if (r == 0) /* --name wins over the file; the segment has the name that counts */
         vb_copy(worker->conf->name, sizeof(worker->conf->name), vb_shm_header(worker->shm)->name);
     return r;

@@ -1,0 +1,108 @@
+#include "commands.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "vb/str.h"
+
+#include "documents.h"
+#include "figures.h"
+#include "print.h"
+
+static int run_status(const struct vbctl *ctl, struct vb_error *err)
+{
+    struct status status;
+    figures_status(ctl->shm, ctl->alive, &status);
+    if (ctl->json)
+        return document_status(&status, ctl->path);
+    return print_status(&status, ctl->path);
+}
+
+static int run_stats(const struct vbctl *ctl, struct vb_error *err)
+{
+    return ctl->json ? document_stats(ctl->shm) : print_stats(ctl->shm);
+}
+
+/* Is there a pool of this name? If not, the sentence names those that are. */
+static int check_pool(const struct vb_shm *shm, const char *wanted, struct vb_error *err)
+{
+    char names[512] = "", name[VB_SHM_NAME_MAX];
+    size_t used = 0;
+    for (unsigned i = 0; i < vb_shm_capacity(shm).backends; i++) {
+        if (!figures_pool_name(shm, i, name))
+            continue;
+        if (strcmp(name, wanted) == 0)
+            return 0;
+        int more = snprintf(names + used, sizeof(names) - used, "%s%s", used > 0 ? ", " : "", name);
+        used = VB_MIN(used + (size_t)VB_MAX(more, 0), sizeof(names) - 1);
+    }
+    return vb_fail(err, -ENOENT, "there is no pool '%s'; the pools are: %s", wanted, used > 0 ? names : "none");
+}
+
+static int run_backends(const struct vbctl *ctl, struct vb_error *err)
+{
+    int r = ctl->argument != NULL ? check_pool(ctl->shm, ctl->argument, err) : 0;
+    if (r < 0)
+        return r;
+    return ctl->json ? document_backends(ctl->shm, ctl->argument) : print_backends(ctl->shm, ctl->argument);
+}
+
+static int run_workers(const struct vbctl *ctl, struct vb_error *err)
+{
+    struct worker_row *rows;
+    int n = figures_workers(ctl->shm, ctl->alive, &rows);
+    if (n < 0)
+        return vb_fail(err, n, "no memory");
+    int r = ctl->json ? document_workers(rows, (unsigned)n) : print_workers(rows, (unsigned)n);
+    free(rows);
+    return r;
+}
+
+static const struct vbctl_command commands[] = {
+    {"status", NULL, "what runs, since when, and how it is", run_status},
+    {"stats", NULL, "all counters, in total and for each pool", run_stats},
+    {"backends", "POOL", "each backend with its health, traffic and latency", run_backends},
+    {"workers", NULL, "each worker process; REQUESTS are its own, its other counters go on over restarts", run_workers},
+};
+
+const struct vbctl_command *command_find(const char *word)
+{
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(commands); i++)
+        if (strcmp(commands[i].word, word) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+const char *command_nearest(const char *word)
+{
+    const char *nearest = NULL;
+    unsigned least = 3; /* further away than two edits is another word */
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(commands); i++) {
+        unsigned distance = vb_edit_distance(word, commands[i].word);
+        if (distance < least) {
+            least = distance;
+            nearest = commands[i].word;
+        }
+    }
+    return nearest;
+}
+
+void command_help(FILE *to)
+{
+    fprintf(to, "usage: vbctl [--name NAME | --segment PATH] [--json] COMMAND\n\ncommands:\n");
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(commands); i++) {
+        char words[32];
+        const char *argument = commands[i].argument;
+        snprintf(words, sizeof(words), "%s%s%s%s", commands[i].word, argument != NULL ? " [" : "",
+                 argument != NULL ? argument : "", argument != NULL ? "]" : "");
+        fprintf(to, "  %-18s %s\n", words, commands[i].help);
+    }
+    fprintf(to, "  %-18s %s\n", "help", "this text");
+    fprintf(to,
+            "\noptions:\n"
+            "  --name NAME        the instance with this name; without it, `vibebalancer` or the only one there is\n"
+            "  --segment PATH     the instance with its segment there\n"
+            "  --json             one JSON document for programs\n"
+            "  --version          the version of vbctl\n"
+            "\nexit status: 0 done; 1 nothing runs there, or it failed; 2 the command line is wrong\n");
+}

@@ -1,0 +1,34 @@
+/* What vbctl can do: one table. */
+#ifndef VBCTL_COMMANDS_H
+#define VBCTL_COMMANDS_H
+
+#include <stdio.h>
+
+#include "vb/shm.h"
+
+/* What a command works on. */
+struct vbctl {
+    const struct vb_shm *shm;
+    const char *path; /* of the segment */
+    bool alive;       /* false: its master is gone, the figures are its last */
+    bool json;
+    const char *argument; /* NULL: none was given */
+};
+
+struct vbctl_command {
+    const char *word;
+    const char *argument; /* its name in the help; NULL: takes none */
+    const char *help;
+    /* Prints to stdout. Negative errno and a sentence when it could not. */
+    int (*run)(const struct vbctl *ctl, struct vb_error *err);
+};
+
+/* NULL when there is no such word. */
+const struct vbctl_command *command_find(const char *word);
+
+/* The known word nearest to this one; NULL when none is near. */
+const char *command_nearest(const char *word);
+
+void command_help(FILE *to);
+
+#endif

@@ -1,0 +1,92 @@
+/*
+ * What vbctl shows, copied out of the segment: tables and JSON documents are made from the same copies. Texts are
+ * bounded and printable, times are ages; nothing here trusts the segment.
+ */
+#ifndef VBCTL_FIGURES_H
+#define VBCTL_FIGURES_H
+
+#include "vb/shm.h"
+
+/* The percentiles that are shown, everywhere in this order. */
+enum { P50, P90, P99, P999, PERCENTILES };
+struct percentiles {
+    bool known; /* false: nothing was recorded yet */
+    double ms[PERCENTILES];
+};
+
+struct age {
+    bool known;
+    uint64_t us;
+};
+
+/* `up` counts those whose health is not checked, too; `drain` and `maint` are counted whatever their health. */
+struct backend_counts {
+    unsigned total, up, down, unknown, drain, maint;
+};
+
+struct totals {
+    struct vb_worker_sum workers;
+    struct vb_traffic_sum traffic;
+    struct percentiles latency;
+    struct backend_counts backends;
+};
+
+struct status {
+    char name[VB_SHM_NAME_MAX], version[32], config_file[256];
+    const char *state; /* an instance state, or "dead" */
+    int pid;
+    struct age uptime; /* not known of a dead one */
+    unsigned generation, workers_wanted, workers_ready;
+    uint64_t segment_bytes;
+    struct totals totals;
+};
+
+struct pool_row {
+    char name[VB_SHM_NAME_MAX], balance[24];
+    struct backend_counts backends;
+    struct vb_traffic_sum traffic;
+    struct percentiles latency;
+};
+
+struct backend_row {
+    char pool[VB_SHM_NAME_MAX], name[VB_SHM_NAME_MAX], address[VB_SHM_ADDRESS_MAX];
+    const char *state, *health;
+    bool down;
+    unsigned weight;
+    struct vb_traffic_sum traffic;
+    struct percentiles latency;
+    bool checks_known; /* false: the record could not be read, or health checks are off */
+    uint64_t checks, check_failures;
+    struct age last_check, health_since;
+    char last_failure[104], resolved[64]; /* empty: none */
+};
+
+struct worker_row {
+    unsigned slot, index, generation;
+    const char *state;
+    int pid;
+    uint64_t restarts, in_flight;
+    struct age uptime;
+    struct vb_worker_sum stats; /* `requests` are those of this process, the others those of its slot */
+};
+
+void figures_status(const struct vb_shm *shm, bool alive, struct status *ret_status);
+void figures_totals(const struct vb_shm *shm, struct totals *ret_totals);
+
+/* These two: false when the slot is not in use. */
+bool figures_pool(const struct vb_shm *shm, unsigned pool, struct pool_row *ret_row);
+bool figures_pool_name(const struct vb_shm *shm, unsigned pool, char ret_name[VB_SHM_NAME_MAX]);
+
+/* Where a walk over the backends is; starts as {0}. */
+struct backend_walk {
+    unsigned pool, backend;
+};
+
+/* The next backend of the pool named `pool` (NULL: of all, pool by pool); false at the end. */
+bool figures_next_backend(const struct vb_shm *shm, const char *pool, struct backend_walk *walk,
+                          struct backend_row *ret_row);
+
+/* All workers, by index; the caller frees *ret_rows. Returns how many, or -ENOMEM. */
+int figures_workers(const struct vb_shm *shm, bool alive, struct worker_row **ret_rows);
+
+#endif

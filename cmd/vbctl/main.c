@@ -1,0 +1,142 @@
+/* vbctl: reads the segment of a vibebalancer that runs, or ran, and shows it. Takes no lock and changes nothing. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "commands.h"
+#include "find.h"
+
+enum exit_status { DONE = 0, FAILED = 1, MISUSED = 2 };
+
+struct options {
+    const char *name, *segment, *word, *argument;
+    const struct vbctl_command *command;
+    bool json, help, version;
+};
+
+static enum exit_status misused(const char *fmt, ...) VB_PRINTF(1, 2);
+
+static enum exit_status misused(const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    fprintf(stderr, "vbctl: %s; see `vbctl help`\n", text);
+    return MISUSED;
+}
+
+/* Options may stand before and behind the command. */
+static enum exit_status read_options(int argc, char **argv, struct options *ret_options)
+{
+    static const struct option known[] = {
+        {"name", required_argument, NULL, 'n'}, {"segment", required_argument, NULL, 's'},
+        {"json", no_argument, NULL, 'j'},       {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},    {0}};
+    struct options *o = ret_options;
+    char letter[] = "-?";
+    opterr = 0;
+    for (int c; (c = getopt_long(argc, argv, ":h", known, NULL)) != -1;) {
+        switch (c) {
+        case 'n':
+            o->name = optarg;
+            break;
+        case 's':
+            o->segment = optarg;
+            break;
+        case 'j':
+            o->json = true;
+            break;
+        case 'h':
+            o->help = true;
+            break;
+        case 'V':
+            o->version = true;
+            break;
+        case ':':
+            return misused("%s needs a value", argv[optind - 1]);
+        default: /* of several letters behind one dash, getopt names only the wrong one */
+            letter[1] = (char)optopt;
+            return misused("there is no option %s",
+                           strncmp(argv[optind - 1], "--", 2) == 0 ? argv[optind - 1] : letter);
+        }
+    }
+    if (o->name != NULL && o->segment != NULL)
+        return misused("--name and --segment exclude each other");
+    o->word = optind < argc ? argv[optind++] : NULL;
+    o->argument = optind < argc ? argv[optind++] : NULL;
+    return optind < argc ? misused("'%s' is one word too many", argv[optind]) : DONE;
+}
+
+static enum exit_status find_command(struct options *o)
+{
+    o->command = command_find(o->word);
+    if (o->command != NULL && o->argument != NULL && o->command->argument == NULL)
+        return misused("%s takes no argument, and here is '%s'", o->word, o->argument);
+    if (o->command != NULL)
+        return DONE;
+    const char *nearest = command_nearest(o->word);
+    if (nearest == NULL)
+        return misused("there is no command '%s'", o->word);
+    fprintf(stderr, "vbctl: there is no command '%s'; did you mean '%s'?\n", o->word, nearest);
+    return MISUSED;
+}
+
+/* Output that did not arrive is a failure, also when the disk was full only at the end. */
+static int finish_output(struct vb_error *err)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 0;
+    return vb_fail(err, -EIO, "the output could not be written");
+}
+
+static enum exit_status run(const struct options *o)
+{
+    char path[4096];
+    struct vb_error err = {{0}};
+    struct vb_shm *shm = NULL;
+    int r = find_segment(o->name, o->segment, path, sizeof(path), &err);
+    if (r == 0)
+        r = vb_shm_attach(&shm, path, &err);
+    if (r < 0) {
+        fprintf(stderr, "vbctl: %s\n", err.text);
+        return FAILED;
+    }
+    struct vbctl ctl = {.shm = shm, .path = path, .json = o->json, .argument = o->argument};
+    ctl.alive = vb_shm_alive(shm);
+    r = o->command->run(&ctl, &err);
+    int pid = vb_shm_header(shm)->master_pid;
+    vb_shm_close(&shm);
+    if (r == 0)
+        r = finish_output(&err);
+    if (r < 0)
+        fprintf(stderr, "vbctl: %s\n", err.text[0] != '\0' ? err.text : vb_strerror(r));
+    else if (!ctl.alive)
+        fprintf(stderr, "vbctl: this vibebalancer (pid %d) is not running any more; these are its last figures\n", pid);
+    return r < 0 || !ctl.alive ? FAILED : DONE;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
+    enum exit_status status = read_options(argc, argv, &o);
+    if (status != DONE)
+        return status;
+    if (o.help || (o.word != NULL && strcmp(o.word, "help") == 0)) {
+        command_help(stdout);
+        return DONE;
+    }
+    if (o.version) {
+        printf("vbctl %s\n", VB_VERSION);
+        return DONE;
+    }
+    if (o.word == NULL) {
+        command_help(stderr);
+        return MISUSED;
+    }
+    status = find_command(&o);
+    return status == DONE ? run(&o) : status;
+}

@@ -1,0 +1,103 @@
+/* Rules that one value alone cannot break: things that must differ, and things that must fit. */
+#include "load_priv.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+
+/* ---- listeners ---- */
+/*
+ * Would bind() refuse the second? One port, and one address or a wildcard. IPv4 and IPv6 never meet: our IPv6 sockets
+ * are made with IPV6_V6ONLY, so [::]:80 and 0.0.0.0:80 live side by side.
+ */
+static bool collide(const struct vb_conf_listener *a, const struct vb_conf_listener *b)
+{
+    if (a->address.ss_family != b->address.ss_family)
+        return false;
+    if (a->address.ss_family == AF_INET) {
+        const struct sockaddr_in *x = (const struct sockaddr_in *)&a->address;
+        const struct sockaddr_in *y = (const struct sockaddr_in *)&b->address;
+        in_addr_t p = x->sin_addr.s_addr, q = y->sin_addr.s_addr;
+        return x->sin_port == y->sin_port && (p == q || p == htonl(INADDR_ANY) || q == htonl(INADDR_ANY));
+    }
+    const struct sockaddr_in6 *x = (const struct sockaddr_in6 *)&a->address;
+    const struct sockaddr_in6 *y = (const struct sockaddr_in6 *)&b->address;
+    return x->sin6_port == y->sin6_port &&
+           (IN6_ARE_ADDR_EQUAL(&x->sin6_addr, &y->sin6_addr) || IN6_IS_ADDR_UNSPECIFIED(&x->sin6_addr) ||
+            IN6_IS_ADDR_UNSPECIFIED(&y->sin6_addr));
+}
+
+static void check_listener(const struct vb_conf *conf, unsigned i, struct vb_diag *diag)
+{
+    const struct vb_conf_listener *listener = &conf->listeners[i];
+    for (unsigned j = 0; j < i; j++) {
+        const struct vb_conf_listener *other = &conf->listeners[j];
+        if (!collide(listener, other))
+            continue;
+        vb_diag_error(diag, (struct vb_place){listener->line, listener->column},
+                      "`%s` cannot be listened on beside `%s` in line %u", listener->text, other->text, other->line);
+        return;
+    }
+}
+
+/* ---- backends ---- */
+static int by_name(const void *a, const void *b)
+{
+    const struct vb_conf_backend *x = *(const struct vb_conf_backend *const *)a;
+    const struct vb_conf_backend *y = *(const struct vb_conf_backend *const *)b;
+    int order = strcmp(x->name, y->name);
+    return order != 0 ? order : (x > y) - (x < y); /* one array, in the order of the file */
+}
+
+static int check_names(const struct vb_conf_pool *pool, struct vb_diag *diag)
+{
+    if (pool->n_backends < 2)
+        return 0;
+    const struct vb_conf_backend **sorted = calloc(pool->n_backends, sizeof(*sorted));
+    if (sorted == NULL)
+        return -ENOMEM;
+    for (unsigned i = 0; i < pool->n_backends; i++)
+        sorted[i] = &pool->backends[i];
+    qsort(sorted, pool->n_backends, sizeof(*sorted), by_name);
+    const struct vb_conf_backend *first = sorted[0];
+    for (unsigned i = 1; i < pool->n_backends; i++) {
+        if (strcmp(first->name, sorted[i]->name) == 0)
+            vb_diag_error(diag, (struct vb_place){sorted[i]->line, sorted[i]->column},
+                          "backend `%s` is in pool `%s` already, in line %u; each needs a name of its own", first->name,
+                          pool->name, first->line);
+        else
+            first = sorted[i];
+    }
+    free(sorted);
+    return 0;
+}
+
+/* The segment has a fixed number of places for the backends of all pools together. */
+static void check_capacity(const struct vb_conf *conf, struct vb_diag *diag)
+{
+    unsigned total = 0;
+    const struct vb_conf_backend *over = NULL;
+    for (unsigned i = 0; i < conf->n_pools; i++) {
+        const struct vb_conf_pool *pool = &conf->pools[i];
+        if (over == NULL && pool->n_backends > conf->segment.backends - total)
+            over = &pool->backends[conf->segment.backends - total];
+        total += pool->n_backends;
+    }
+    if (over != NULL)
+        vb_diag_error(diag, (struct vb_place){over->line, over->column},
+                      "%u backends in all pools are more than the %u that the segment has room for; "
+                      "raise `segment.backends` (at most %d)",
+                      total, conf->segment.backends, VB_BACKENDS_MAX);
+}
+
+int vb_conf_check(const struct vb_conf *conf, struct vb_diag *diag)
+{
+    for (unsigned i = 0; i < conf->n_listeners; i++)
+        check_listener(conf, i, diag);
+    for (unsigned i = 0; i < conf->n_pools; i++) {
+        int r = check_names(&conf->pools[i], diag);
+        if (r < 0)
+            return r;
+    }
+    check_capacity(conf, diag);
+    return 0;
+}

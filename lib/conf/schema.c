@@ -1,0 +1,279 @@
+/*
+ * Every option there is: its place, type, range and default, and what the design names but the code does not do yet.
+ * A default is text that goes through the reader that a file's text goes through, so it cannot be out of its own range.
+ */
+#include "load_priv.h"
+
+#include <limits.h>
+#include <stdio.h>
+
+#define FIELD(type, member) .offset = offsetof(type, member), .size = sizeof(((type *)NULL)->member)
+#define CONF(member)        FIELD(struct vb_conf, member)
+#define POOL(member)        FIELD(struct vb_conf_pool, member)
+#define BACKEND(member)     FIELD(struct vb_conf_backend, member)
+
+/* clang-format off */
+#define ROW(name, kind, ...) {.key = (name), .type = VB_OPTION_##kind, __VA_ARGS__}
+#define LATER(name) {.key = (name), .type = VB_OPTION_LATER}
+#define UINT(name, field, low, high, its) ROW(name, UINT, field, .min = (low), .max = (high), .by_default = (its))
+#define UINT_OR(word, name, field, low, high) \
+    ROW(name, UINT, field, .min = (low), .max = (high), .zero = (word), .by_default = (word))
+#define DURATION(name, field, low, high, its) \
+    ROW(name, DURATION, field, .min = (low), .max = (high), .by_default = (its))
+#define SIZE(name, field, low, high, its) ROW(name, SIZE, field, .min = (low), .max = (high), .by_default = (its))
+#define BOOL(name, field, its) ROW(name, BOOL, field, .by_default = (its))
+#define WORD(name, field, its_words, its) ROW(name, WORD, field, .words = (its_words), .by_default = (its))
+#define CHARS(name, field, check, wanted, its) \
+    ROW(name, CHARS, field, .valid = (check), .expected = (wanted), .by_default = (its))
+#define STRING(name, field, check, wanted, its) \
+    ROW(name, STRING, field, .valid = (check), .expected = (wanted), .by_default = (its))
+#define CUSTOM(name, function, its) ROW(name, CUSTOM, .read = (function), .by_default = (its))
+#define LEVEL(name, its_level) ROW(name, LEVEL, .level = &(its_level))
+#define LEVEL_OR_OFF(name, field, its_level) ROW(name, LEVEL, field, .level = &(its_level), .by_default = "on")
+#define END {.key = NULL}
+/* clang-format on */
+
+#define MS            UINT64_C(1)
+#define HOUR          (MS * 3600 * 1000)
+#define DAY           (HOUR * 24)
+#define KIB           UINT64_C(1024)
+#define MIB           (KIB * 1024)
+
+#define NAME_EXPECTED "a name of at most 63 letters, digits, `_`, `.` and `-`"
+#define PATH_EXPECTED "a path that begins with / and has only visible ASCII characters"
+#define HOST_EXPECTED "a Host header: visible ASCII characters, at most 253"
+
+/* ---- words ---- */
+static const struct vb_word balance_words[] = {
+    {.word = "round_robin", .value = VB_BALANCE_ROUND_ROBIN},
+    {.word = "least_conn", .value = VB_BALANCE_LEAST_CONN},
+    {.word = "fastest", .later = true},
+    {.word = "p2c", .later = true},
+    {.word = "random", .later = true},
+    {.word = "hash", .later = true},
+    {.word = "least_load", .later = true},
+    {.word = NULL},
+};
+
+static const struct vb_word forwarded_words[] = {
+    {.word = "x", .value = true},
+    {.word = "off", .value = false},
+    {.word = "rfc7239", .later = true},
+    {.word = "both", .later = true},
+    {.word = NULL},
+};
+
+const char *vb_balance_name(enum vb_balance balance)
+{
+    for (const struct vb_word *word = balance_words; word->word != NULL; word++)
+        if (!word->later && word->value == balance)
+            return word->word;
+    return "unknown";
+}
+
+/* ---- a pool ---- */
+static const struct vb_option health_options[] = {
+    STRING("path", POOL(health.path), vb_valid_url_path, PATH_EXPECTED, NULL),
+    DURATION("interval", POOL(health.interval_ms), 10 * MS, HOUR, "2s"),
+    DURATION("fast_interval", POOL(health.fast_interval_ms), 10 * MS, HOUR, "500ms"),
+    DURATION("timeout", POOL(health.timeout_ms), 1 * MS, HOUR, "1s"),
+    UINT("rise", POOL(health.rise), 1, 1000, "2"),
+    UINT("fall", POOL(health.fall), 1, 1000, "3"),
+    CUSTOM("expect", vb_read_expect, "200-399"),
+    UINT_OR("same", "port", POOL(health.port), 1, 65535),
+    STRING("host", POOL(health.host), vb_valid_host_header, HOST_EXPECTED, ""),
+    END,
+};
+static const struct vb_level health_level = {"pools.NAME.health", health_options};
+
+static const struct vb_option pool_keepalive_options[] = {
+    UINT("idle", POOL(keepalive.idle), 0, 10000, "64"),
+    DURATION("timeout", POOL(keepalive.timeout_ms), 1 * MS, DAY, "30s"),
+    END,
+};
+static const struct vb_level pool_keepalive_level = {"pools.NAME.keepalive", pool_keepalive_options};
+
+static const struct vb_option pool_timeouts_options[] = {
+    DURATION("connect", POOL(timeouts.connect_ms), 1 * MS, DAY, "3s"),
+    DURATION("response", POOL(timeouts.response_ms), 1 * MS, DAY, "60s"),
+    DURATION("idle", POOL(timeouts.idle_ms), 1 * MS, DAY, "60s"),
+    END,
+};
+static const struct vb_level pool_timeouts_level = {"pools.NAME.timeouts", pool_timeouts_options};
+
+static const struct vb_option pool_options[] = {
+    WORD("balance", POOL(balance), balance_words, "round_robin"),
+    CUSTOM("backends", vb_read_backends, NULL),
+    LEVEL_OR_OFF("health", POOL(health.enabled), health_level),
+    LEVEL("keepalive", pool_keepalive_level),
+    LEVEL("timeouts", pool_timeouts_level),
+    LATER("hash"),
+    LATER("sticky"),
+    LATER("outlier"),
+    LATER("circuit_breaker"),
+    LATER("queue"),
+    LATER("retry"),
+    LATER("slow_start"),
+    END,
+};
+const struct vb_level vb_level_pool = {"pools.NAME", pool_options};
+
+static const struct vb_option backend_options[] = {
+    CUSTOM("address", vb_read_backend_address, NULL),
+    CHARS("name", BACKEND(name), vb_valid_name, NAME_EXPECTED, NULL),
+    UINT("weight", BACKEND(weight), 1, VB_WEIGHT_MAX, "1"),
+    LATER("max_connections"),
+    LATER("backup"),
+    END,
+};
+const struct vb_level vb_level_backend = {"pools.NAME.backends", backend_options};
+
+/* ---- the top ---- */
+static const struct vb_option listener_options[] = {
+    CUSTOM("address", vb_read_listener_address, NULL),
+    LATER("proxy_protocol"),
+    END,
+};
+const struct vb_level vb_level_listener = {"listen", listener_options};
+
+static const struct vb_option timeouts_options[] = {
+    DURATION("header", CONF(timeouts.header_ms), 1 * MS, DAY, "10s"),
+    DURATION("body", CONF(timeouts.body_ms), 1 * MS, DAY, "60s"),
+    DURATION("keepalive", CONF(timeouts.keepalive_ms), 1 * MS, DAY, "75s"),
+    LATER("tunnel"),
+    END,
+};
+static const struct vb_level timeouts_level = {"timeouts", timeouts_options};
+
+static const struct vb_option limits_options[] = {
+    SIZE("header_bytes", CONF(limits.header_bytes), 1 * KIB, 1 * MIB, "16KiB"),
+    UINT("headers", CONF(limits.headers), 8, 1000, "100"),
+    UINT("requests_per_connection", CONF(limits.requests_per_connection), 0, 1000000000, "10000"),
+    LATER("body"),
+    LATER("connections"),
+    LATER("connections_per_ip"),
+    END,
+};
+static const struct vb_level limits_level = {"limits", limits_options};
+
+static const struct vb_option headers_options[] = {
+    WORD("forwarded", CONF(headers.forwarded), forwarded_words, "x"),
+    CUSTOM("request_id", vb_read_request_id, "X-Request-ID"),
+    BOOL("via", CONF(headers.via), "true"),
+    END,
+};
+static const struct vb_level headers_level = {"headers", headers_options};
+
+static const struct vb_option shutdown_options[] = {
+    DURATION("grace", CONF(shutdown_grace_ms), 0, DAY, "30s"),
+    END,
+};
+static const struct vb_level shutdown_level = {"shutdown", shutdown_options};
+
+static const struct vb_option segment_options[] = {
+    STRING("path", CONF(segment.path), vb_valid_file_path, "the path of a file that begins with /", NULL),
+    UINT("backends", CONF(segment.backends), 1, VB_BACKENDS_MAX, "256"),
+    LATER("recent"),
+    END,
+};
+static const struct vb_level segment_level = {"segment", segment_options};
+
+static const struct vb_option top_options[] = {
+    CHARS("name", CONF(name), vb_valid_name, NAME_EXPECTED, "vibebalancer"),
+    UINT_OR("auto", "workers", CONF(workers), 1, VB_WORKERS_MAX),
+    CUSTOM("listen", vb_read_listen, NULL),
+    CUSTOM("pools", vb_read_pools, NULL),
+    LEVEL("timeouts", timeouts_level),
+    LEVEL("limits", limits_level),
+    LEVEL("headers", headers_level),
+    LEVEL("shutdown", shutdown_level),
+    LEVEL("segment", segment_level),
+    LATER("user"),
+    LATER("admin"),
+    LATER("routes"),
+    LATER("rate_limit"),
+    LATER("cache"),
+    LATER("trusted_proxies"),
+    LATER("access_log"),
+    LATER("tls"),
+    LATER("http2"),
+    LATER("discovery"),
+    LATER("compression"),
+    LATER("auth"),
+    LATER("tracing"),
+    LATER("cluster"),
+    END,
+};
+const struct vb_level vb_level_top = {"the top level", top_options};
+
+/* ---- looking things up ---- */
+static const struct vb_level *const levels[] = {
+    &vb_level_top,        &vb_level_listener, &vb_level_pool, &vb_level_backend, &health_level,   &pool_keepalive_level,
+    &pool_timeouts_level, &timeouts_level,    &limits_level,  &headers_level,    &shutdown_level, &segment_level,
+};
+
+const struct vb_option *vb_schema_find(const struct vb_level *level, const char *key)
+{
+    for (const struct vb_option *option = level->options; option->key != NULL; option++)
+        if (strcmp(option->key, key) == 0)
+            return option;
+    return NULL;
+}
+
+unsigned vb_schema_slips(const char *text, const char *word)
+{
+    size_t tolerated = VB_MIN(strlen(text) / 4 + 1, 3);
+    unsigned distance = vb_edit_distance(text, word);
+    return distance <= tolerated ? distance : UINT_MAX;
+}
+
+static const struct vb_option *nearest(const struct vb_level *level, const char *key)
+{
+    const struct vb_option *best = NULL;
+    unsigned fewest = UINT_MAX;
+    for (const struct vb_option *option = level->options; option->key != NULL; option++) {
+        unsigned slips = vb_schema_slips(key, option->key);
+        if (slips < fewest) {
+            best = option;
+            fewest = slips;
+        }
+    }
+    return best;
+}
+
+/* "`pools.NAME.health` or `segment`", or an empty text. */
+static void list_homes(const char *key, char *to, size_t size)
+{
+    size_t n = 0;
+    to[0] = '\0';
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(levels) && n < size; i++)
+        if (vb_schema_find(levels[i], key) != NULL)
+            n += (size_t)snprintf(to + n, size - n, "%s`%s`", n > 0 ? " or " : "", levels[i]->path);
+}
+
+static void list_keys(const struct vb_level *level, char *to, size_t size)
+{
+    size_t n = 0;
+    for (const struct vb_option *option = level->options; option->key != NULL && n < size; option++)
+        if (option->type != VB_OPTION_LATER)
+            n += (size_t)snprintf(to + n, size - n, "%s%s", n > 0 ? ", " : "", option->key);
+}
+
+void vb_schema_unknown(const struct vb_level *level, const struct vb_yaml *node, struct vb_diag *diag)
+{
+    struct vb_quoted key = vb_quote(node->key);
+    const struct vb_option *meant = nearest(level, node->key);
+    char text[256];
+    if (meant != NULL) {
+        vb_diag_error(diag, node->key_place, "unknown key %s; did you mean `%s`%s?", key.text, meant->key,
+                      meant->type == VB_OPTION_LATER ? ", which is not supported yet" : "");
+        return;
+    }
+    list_homes(node->key, text, sizeof(text));
+    if (text[0] != '\0') {
+        vb_diag_error(diag, node->key_place, "unknown key %s here; it belongs in %s", key.text, text);
+        return;
+    }
+    list_keys(level, text, sizeof(text));
+    vb_diag_error(diag, node->key_place, "unknown key %s; allowed here: %s", key.text, text);
+}

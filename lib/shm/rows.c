@@ -1,0 +1,43 @@
+/* Where the rows are. Small enough to be inlined across files by the linker. */
+#include "shm_priv.h"
+
+struct vb_shm_capacity vb_shm_capacity(const struct vb_shm *shm)
+{
+    return shm->cap;
+}
+
+struct vb_shm_header *vb_shm_header(const struct vb_shm *shm)
+{
+    return (struct vb_shm_header *)shm->base;
+}
+
+struct vb_shm_pool *vb_shm_pool(const struct vb_shm *shm, unsigned pool)
+{
+    assert(pool < shm->cap.backends);
+    return (struct vb_shm_pool *)(shm->base + shm->at.pools_at) + pool;
+}
+
+struct vb_shm_backend *vb_shm_backend(const struct vb_shm *shm, unsigned backend)
+{
+    assert(backend < shm->cap.backends);
+    return (struct vb_shm_backend *)(shm->base + shm->at.backends_at) + backend;
+}
+
+struct vb_shm_worker *vb_shm_worker(const struct vb_shm *shm, unsigned slot)
+{
+    assert(slot < shm->cap.workers);
+    return (struct vb_shm_worker *)(shm->base + shm->at.workers_at) + slot;
+}
+
+struct vb_shm_traffic *vb_shm_traffic(const struct vb_shm *shm, unsigned slot, unsigned backend)
+{
+    assert(slot < shm->cap.workers && backend < shm->cap.backends);
+    size_t row = (size_t)slot * shm->cap.backends + backend;
+    return (struct vb_shm_traffic *)(shm->base + shm->at.traffic_at) + row;
+}
+
+vb_u32 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot)
+{
+    assert(slot < shm->cap.workers);
+    return (vb_u32 *)(shm->base + shm->at.in_flight_at + slot * shm_in_flight_stride(shm->cap));
+}

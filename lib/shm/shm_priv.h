@@ -1,0 +1,47 @@
+/* What the files of lib/shm share. A `struct vb_shm` is one process's view of a segment. */
+#ifndef VB_SHM_PRIV_H
+#define VB_SHM_PRIV_H
+
+#include "vb/shm.h"
+
+/* Where the sections are: a pure function of the capacities, so a reader can demand exactly this. */
+struct shm_layout {
+    uint64_t pools_at, backends_at, workers_at, in_flight_at, traffic_at, total_size;
+};
+
+struct vb_shm {
+    char *base;                 /* the mapping */
+    struct vb_shm_capacity cap; /* checked once; the header's copy is not looked at again */
+    struct shm_layout at;       /* likewise */
+    int lock_fd;                /* master: holds the lock that says who is master; others: -1 */
+    int fd;                     /* another open file description, without the lock */
+    char *path;                 /* master: where the file is; others: NULL */
+};
+
+struct shm_layout shm_layout(struct vb_shm_capacity cap);
+
+/* Bytes from one worker's row of in_flight to the next: whole cache lines, so that workers do not share one. */
+uint64_t shm_in_flight_stride(struct vb_shm_capacity cap);
+
+bool shm_capacity_valid(struct vb_shm_capacity cap);
+
+/* Everything but `ready`. The strings' lengths were checked. */
+void shm_header_fill(struct vb_shm_header *header, const char *name, struct vb_shm_capacity cap);
+
+/*
+ * Is `header` that of a segment which this program can read, in a file of `file_size` bytes? `what` names
+ * the file in the sentence, `for_worker` who wants to know. -EPROTO.
+ */
+int shm_header_check(const struct vb_shm_header *header, uint64_t file_size, const char *what, bool for_worker,
+                     struct vb_error *err);
+
+/* Maps `shm->at.total_size` bytes of `fd`; `protection` as for mmap. */
+int shm_map(struct vb_shm *shm, int fd, int protection);
+
+/* An empty view: nothing mapped, nothing open. NULL without memory. */
+struct vb_shm *shm_new(void);
+
+/* Rewrites a backend's health record whole, so that no reader takes a torn one for good. */
+void shm_record_write(struct vb_shm_backend *backend, const struct vb_health_record *record);
+
+#endif

@@ -1,0 +1,74 @@
+/* What readers want to know: figures over all slots, free ones too, since a slot's counters outlive its worker. */
+#include <string.h>
+
+#include "shm_priv.h"
+
+void vb_shm_add_workers(const struct vb_shm *shm, struct vb_worker_sum *sum)
+{
+    for (unsigned i = 0; i < shm->cap.workers; i++) {
+        struct vb_shm_worker *worker = vb_shm_worker(shm, i);
+#define VB_WORKER_STAT(field, kind, help) sum->field += atomic_load_explicit(&worker->field, memory_order_relaxed);
+#include "vb/stats.def"
+    }
+}
+
+uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend)
+{
+    uint64_t sum = 0;
+    assert(backend < shm->cap.backends);
+    for (unsigned i = 0; i < shm->cap.workers; i++)
+        sum += atomic_load_explicit(&vb_shm_in_flight(shm, i)[backend], memory_order_relaxed);
+    return sum;
+}
+
+void vb_shm_add_traffic(const struct vb_shm *shm, unsigned backend, struct vb_traffic_sum *sum)
+{
+    for (unsigned i = 0; i < shm->cap.workers; i++) {
+        struct vb_shm_traffic *traffic = vb_shm_traffic(shm, i, backend);
+#define VB_BACKEND_STAT(field, kind, help) sum->field += atomic_load_explicit(&traffic->field, memory_order_relaxed);
+#include "vb/stats.def"
+        for (unsigned b = 0; b < VB_HIST_BUCKETS; b++)
+            sum->latency[b] += atomic_load_explicit(&traffic->latency[b], memory_order_relaxed);
+    }
+    sum->in_flight += vb_shm_sum_in_flight(shm, backend);
+}
+
+void vb_shm_text(char *to, size_t size, const char *field, size_t n)
+{
+    size_t kept = strnlen(field, VB_MIN(n, size - 1));
+    memcpy(to, field, kept);
+    to[kept] = '\0';
+    for (size_t i = 0; i < kept; i++)
+        if ((unsigned char)to[i] < 0x20 || to[i] == 0x7f)
+            to[i] = '?';
+}
+
+/* `names` by value; a gap is a value that is none of them. */
+static const char *name_of(const char *const *names, size_t n, unsigned value)
+{
+    return value < n && names[value] != NULL ? names[value] : "?";
+}
+
+const char *vb_health_name(unsigned health)
+{
+    static const char *const names[] = {"unknown", "up", "down", "unchecked"};
+    return name_of(names, VB_ARRAY_SIZE(names), health);
+}
+
+const char *vb_admin_name(unsigned admin)
+{
+    static const char *const names[] = {"ready", "drain", "maint"};
+    return name_of(names, VB_ARRAY_SIZE(names), admin);
+}
+
+const char *vb_worker_state_name(unsigned state)
+{
+    static const char *const names[] = {"free", "starting", "ready", "draining", "dead"};
+    return name_of(names, VB_ARRAY_SIZE(names), state);
+}
+
+const char *vb_instance_state_name(unsigned state)
+{
+    static const char *const names[] = {NULL, "starting", "running", "stopping"};
+    return name_of(names, VB_ARRAY_SIZE(names), state);
+}

@@ -1,0 +1,80 @@
+/* Worker slots: taken before the process is spawned, given back after it was reaped. Only the master calls these. */
+#include <errno.h>
+
+#include "vb/clock.h"
+
+#include "shm_priv.h"
+
+/*
+ * The free slot that this index had last, so that a respawned worker goes on in its row; else one that nobody has had,
+ * which leaves the others' rows to them; else any.
+ */
+static int find_slot(const struct vb_shm *shm, unsigned index)
+{
+    int fresh = -ENOSPC, any = -ENOSPC;
+    for (unsigned i = 0; i < shm->cap.workers; i++) {
+        struct vb_shm_worker *worker = vb_shm_worker(shm, i);
+        if (atomic_load_explicit(&worker->state, memory_order_relaxed) != VB_WORKER_FREE)
+            continue;
+        bool had = atomic_load_explicit(&worker->start_wall_us, memory_order_relaxed) != 0;
+        if (had && atomic_load_explicit(&worker->index, memory_order_relaxed) == index)
+            return (int)i;
+        if (!had && fresh < 0)
+            fresh = (int)i;
+        if (any < 0)
+            any = (int)i;
+    }
+    return fresh >= 0 ? fresh : any;
+}
+
+int vb_shm_claim_worker(struct vb_shm *shm, unsigned index, unsigned generation)
+{
+    int slot = find_slot(shm, index);
+    if (slot < 0)
+        return slot;
+    struct vb_shm_worker *worker = vb_shm_worker(shm, (unsigned)slot);
+    uint64_t requests = atomic_load_explicit(&worker->requests, memory_order_relaxed);
+    atomic_store_explicit(&worker->index, index, memory_order_relaxed);
+    atomic_store_explicit(&worker->generation, generation, memory_order_relaxed);
+    atomic_store_explicit(&worker->start_wall_us, vb_clock_wall_us(), memory_order_relaxed);
+    atomic_store_explicit(&worker->requests_before, requests, memory_order_relaxed);
+    atomic_store_explicit(&worker->state, VB_WORKER_STARTING, memory_order_release);
+    return slot;
+}
+
+void vb_shm_worker_started(struct vb_shm *shm, unsigned slot, pid_t pid)
+{
+    /* Not the state: the worker may have said by now that it is ready. */
+    atomic_store_explicit(&vb_shm_worker(shm, slot)->pid, pid, memory_order_relaxed);
+}
+
+static void zero_gauges(struct vb_shm_worker *worker)
+{
+#define VB_WORKER_STAT(field, kind, help)                                                                              \
+    if (VB_STAT_##kind == VB_STAT_GAUGE)                                                                               \
+        atomic_store_explicit(&worker->field, 0, memory_order_relaxed);
+#include "vb/stats.def"
+}
+
+static void zero_traffic_gauges(struct vb_shm_traffic *traffic)
+{
+#define VB_BACKEND_STAT(field, kind, help)                                                                             \
+    if (VB_STAT_##kind == VB_STAT_GAUGE)                                                                               \
+        atomic_store_explicit(&traffic->field, 0, memory_order_relaxed);
+#include "vb/stats.def"
+}
+
+void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died)
+{
+    struct vb_shm_worker *worker = vb_shm_worker(shm, slot);
+    vb_u32 *in_flight = vb_shm_in_flight(shm, slot);
+    zero_gauges(worker);
+    for (unsigned i = 0; i < shm->cap.backends; i++) {
+        atomic_store_explicit(&in_flight[i], 0, memory_order_relaxed);
+        zero_traffic_gauges(vb_shm_traffic(shm, slot, i));
+    }
+    if (died)
+        vb_add64(&worker->restarts, 1);
+    atomic_store_explicit(&worker->pid, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->state, VB_WORKER_FREE, memory_order_release);
+}

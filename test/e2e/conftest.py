@@ -1,0 +1,59 @@
+"""The fixtures: each makes as many things as a test asks for, and ends them, with their own checks, after it."""
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import Backend, Balancer, Demo  # noqa: E402
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    item.failed = getattr(item, "failed", False) or report.failed
+
+
+@pytest.fixture
+def lifetimes(request):
+    """An ExitStack that knows whether the test failed: then a balancer is killed, not judged a second time."""
+    stack = ExitStack()
+    yield stack
+    if getattr(request.node, "failed", False):
+        failure = AssertionError("the test failed")
+        stack.__exit__(AssertionError, failure, None)
+    else:
+        stack.close()
+
+
+@pytest.fixture(params=[1, 2, 4], ids=lambda n: f"workers={n}")
+def workers(request):
+    """A test that asks for this runs with 1, 2 and 4 workers."""
+    return request.param
+
+
+@pytest.fixture
+def backend(lifetimes):
+    """backend(answer=..., ...) -> harness.Backend"""
+    return lambda *args, **options: lifetimes.enter_context(Backend(*args, **options))
+
+
+@pytest.fixture
+def demos(lifetimes):
+    """demos(n, *arguments) -> vbdemo processes named a, b, c, ..."""
+    return lambda n, *args: [lifetimes.enter_context(Demo("abcdefghij"[i], *args)) for i in range(n)]
+
+
+@pytest.fixture
+def balancer(lifetimes, tmp_path):
+    """balancer(backends, workers=1, pool={...}, config={...}) -> harness.Balancer with the one pool `web`
+
+    `backends` is one or a list of: Backend, Demo, "host:port", {"address": ..., "weight": ...}. Health checks are off
+    unless `pool` has some.
+    """
+    def make(backends, *, pool=None, **options):
+        backends = backends if isinstance(backends, list) else [backends]
+        pools = {"web": {"backends": backends, "health": "off", **(pool or {})}}
+        return lifetimes.enter_context(Balancer(tmp_path, pools, **options))
+    return make

@@ -1,0 +1,120 @@
+"""Who gets which request: round_robin and least_conn are exact over all workers together (design.md 7)."""
+from collections import Counter
+from itertools import groupby
+
+import pytest
+from harness import Client, at_once, eventually, get, hang, reply
+
+
+@pytest.fixture
+def three(backend):
+    return [backend(reply(name)) for name in "abc"]
+
+
+def names(responses):
+    assert {response.status for response in responses} == {200}
+    return "".join(response.text for response in responses)
+
+
+def test_round_robin_takes_turns_over_new_connections(balancer, three, workers):
+    lb = balancer(three, workers=workers)
+    served = names([get(lb.port) for _ in range(30)])
+    assert served == served[:3] * 10 and set(served[:3]) == set("abc")
+
+
+def test_round_robin_takes_turns_over_one_kept_connection(balancer, three, workers):
+    lb = balancer(three, workers=workers)
+    with Client(lb.port) as client:
+        served = names([client.get() for _ in range(30)])
+    assert served == served[:3] * 10 and set(served[:3]) == set("abc")
+
+
+def test_round_robin_is_exact_for_concurrent_requests(balancer, three, workers):
+    lb = balancer(three, workers=workers)
+    assert Counter(names(at_once(30, lambda _: get(lb.port)))) == {"a": 10, "b": 10, "c": 10}
+    rows = lb.vbctl("backends")["backends"]
+    assert [row["requests"] for row in rows] == [10, 10, 10]
+
+
+def test_round_robin_is_the_default(balancer, three):
+    lb = balancer(three)
+    assert Counter(names([get(lb.port) for _ in range(9)])) == {"a": 3, "b": 3, "c": 3}
+
+
+def test_weights_are_smooth_and_exact(balancer, three, workers):
+    weights = [5, 1, 1]
+    lb = balancer([{"address": b, "weight": w} for b, w in zip(three, weights)], workers=workers)
+    served = names([get(lb.port) for _ in range(35)])
+    for i in range(len(served) - 6):
+        assert Counter(served[i:i + 7]) == {"a": 5, "b": 1, "c": 1}, f"requests {i}..{i + 6} of {served}"
+    longest = max(len(list(run)) for name, run in groupby(served) if name == "a")
+    assert longest <= 4, f"the heavy one is served in a burst: {served}"
+
+
+@pytest.mark.parametrize("weights", [[3, 2, 1], [1, 1, 4], [7, 7, 7], [256, 1, 1]], ids=str)
+def test_weights_are_exact_over_a_whole_turn(balancer, three, weights):
+    lb = balancer([{"address": b, "weight": w} for b, w in zip(three, weights)], workers=2)
+    with Client(lb.port) as client:
+        served = Counter(names([client.get() for _ in range(sum(weights))]))
+    assert [served[name] for name in "abc"] == weights
+
+
+def test_least_conn_spreads_slow_requests_evenly(balancer, demos):
+    lb = balancer(demos(3), workers=4, pool={"balance": "least_conn"})
+    served = Counter(response.field("X-Backend") for response in at_once(30, lambda _: get(lb.port, "/work?ms=1500")))
+    assert sum(served.values()) == 30
+    assert max(served.values()) - min(served.values()) <= 2, served  # workers may race, a little
+
+
+def hang_on_demand(name):
+    """Answers with its name, but hangs where /hang is asked for."""
+    return lambda connection, request: hang(connection, request) if request.target == "/hang" else connection.send(reply(name))
+
+
+@pytest.fixture
+def open_slowly(lifetimes):
+    """Sends n requests that hang, each after the one before has arrived: so there is only one right place for it."""
+    def do(port, backends, n):
+        before = sum(len(b.requests) for b in backends)
+        for i in range(1, n + 1):
+            lifetimes.enter_context(Client(port)).start("GET", "/hang")
+            eventually(lambda: sum(len(b.requests) for b in backends) == before + i, "the request has arrived")
+    return do
+
+
+def test_least_conn_counts_over_all_workers(balancer, backend, open_slowly, workers):
+    backends = [backend(hang), backend(hang)]
+    lb = balancer(backends, workers=workers, pool={"balance": "least_conn"})
+    for n in range(1, 6):
+        open_slowly(lb.port, backends, 2)
+        assert [len(b.requests) for b in backends] == [n, n]
+    assert [row["in_flight"] for row in lb.vbctl("backends")["backends"]] == [5, 5]
+    assert lb.vbctl("status")["in_flight"] == 10
+    for b in backends:
+        b.released.set()
+    lb.wait_idle()
+
+
+def test_least_conn_avoids_a_busy_backend(balancer, backend, open_slowly):
+    backends = {name: backend(hang_on_demand(name)) for name in "ab"}
+    lb = balancer(list(backends.values()), workers=2, pool={"balance": "least_conn"})
+    open_slowly(lb.port, backends.values(), 1)
+    busy, free = sorted("ab", key=lambda name: len(backends[name].requests), reverse=True)
+    assert names([get(lb.port) for _ in range(20)]) == free * 20
+    backends[busy].released.set()
+    lb.wait_idle()
+    assert set(names([get(lb.port) for _ in range(20)])) == {"a", "b"}
+
+
+def test_least_conn_uses_all_idle_backends(balancer, three):
+    lb = balancer(three, pool={"balance": "least_conn"})
+    assert set(names([get(lb.port) for _ in range(30)])) == set("abc"), "ties always go to the same one"
+
+
+def test_least_conn_minds_weights(balancer, backend, open_slowly):
+    backends = [backend(hang), backend(hang)]
+    lb = balancer([{"address": b, "weight": w} for b, w in zip(backends, [3, 1])], pool={"balance": "least_conn"})
+    open_slowly(lb.port, backends, 8)
+    assert [len(b.requests) for b in backends] == [6, 2]
+    for b in backends:
+        b.released.set()

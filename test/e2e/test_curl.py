@@ -1,0 +1,36 @@
+"""curl, as a person would try it (issue 2, "done when")."""
+import shutil
+import subprocess
+
+import pytest
+from harness import TIMEOUT, echo
+
+CURL = shutil.which("curl")
+pytestmark = pytest.mark.skipif(CURL is None, reason="curl is not installed")
+
+
+def curl(lb, path, *args, data=None):
+    result = subprocess.run([CURL, "-sS", "--max-time", str(TIMEOUT), "--noproxy", "*", *args,
+                             f"http://127.0.0.1:{lb.port}{path}"], input=data, capture_output=True, timeout=TIMEOUT + 5)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_curl_reaches_the_three_backends_in_turn(balancer, demos, workers):
+    lb = balancer(demos(3), workers=workers)
+    served = [curl(lb, "/").decode().strip() for _ in range(9)]
+    assert served == served[:3] * 3
+    assert set(served) == {"hello from a", "hello from b", "hello from c"}
+
+
+@pytest.mark.parametrize("args", [[], ["--http1.0"], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]],
+                         ids=lambda args: " ".join(args) or "plain")
+def test_curl_uploads(balancer, backend, args):
+    data = b"0123456789" * 200000
+    assert curl(balancer(backend(echo)), "/", "--data-binary", "@-", *args, data=data) == data
+
+
+def test_curl_head_and_status(balancer, demos):
+    lb = balancer(demos(1))
+    assert curl(lb, "/", "-I").startswith(b"HTTP/1.1 200 ")
+    assert curl(lb, "/status?code=418", "-o", "/dev/null", "-w", "%{http_code}") == b"418"

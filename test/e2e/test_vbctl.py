@@ -1,0 +1,217 @@
+"""vbctl: reads the segment only, prints tables for people and one JSON document for programs (design.md 4)."""
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+from harness import BUILD, Client, at_once, eventually, get, hang, reply, reset, run, unique_name
+
+COMMANDS = ["status", "stats", "backends", "workers"]
+
+
+def vbctl(lb, *args):
+    return run("vbctl", "--name", lb.name, *args)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_tables_for_people(balancer, backend, command):
+    lb = balancer([backend(), backend()], workers=2)
+    get(lb.port)
+    result = vbctl(lb, command)
+    assert result.returncode == 0 and result.stderr == ""
+    assert len(result.stdout.splitlines()) >= 2
+    assert not any(line != line.rstrip() for line in result.stdout.splitlines())
+
+
+def test_the_table_of_backends_has_a_row_for_each(balancer, backend):
+    all_of_them = [backend() for _ in range(3)]
+    lb = balancer([{"address": b, "name": f"name{i}"} for i, b in enumerate(all_of_them)])
+    lines = vbctl(lb, "backends").stdout.splitlines()
+    for i, b in enumerate(all_of_them):
+        row, = [line for line in lines if b.address in line]
+        assert f"name{i}" in row and "web" in row
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_json_is_one_document_with_snake_case_keys(balancer, backend, command):
+    lb = balancer(backend())
+    document = lb.vbctl(command)
+
+    def keys(value):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+            yield key
+            yield from keys(item)
+    assert isinstance(document, dict)
+    assert all(isinstance(key, int) or key == key.lower() and " " not in key and "-" not in key for key in keys(document))
+
+
+def test_the_published_keys_are_there(balancer, backend):
+    lb = balancer(backend(), workers=2)
+    assert {"name", "state", "pid", "workers", "connections", "in_flight", "requests", "errors"} <= lb.vbctl("status").keys()
+    row, = lb.vbctl("backends")["backends"]
+    assert {"pool", "name", "address", "state", "health", "weight", "in_flight", "requests", "errors", "retries", "p50_ms",
+            "p99_ms"} <= row.keys()
+    assert all({"index", "pid", "connections", "requests"} <= row.keys() for row in lb.worker_rows())
+    assert isinstance(lb.vbctl("stats")["pools"], list)
+
+
+def test_backends_of_one_pool(balancer, backend):
+    lb = balancer(backend())
+    assert len(lb.vbctl("backends", "web")["backends"]) == 1
+    result = vbctl(lb, "backends", "nonsense")
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1 and "nonsense" in result.stderr
+
+
+def test_figures_agree_with_what_was_sent(balancer, backend, workers):
+    ok, bad = backend(), backend(reset)
+    lb = balancer([ok, bad], workers=workers)
+    for _ in range(20):
+        get(lb.port)
+    status, rows, stats = lb.vbctl("status"), lb.vbctl("backends")["backends"], lb.vbctl("stats")
+    assert (status["requests"], status["errors"], status["in_flight"]) == (20, 10, 0)
+    assert [row["requests"] for row in rows] == [10, 10]
+    assert [row["errors"] for row in rows] == [0, 10]
+    assert sum(row["requests"] for row in lb.worker_rows()) == 20
+    assert stats["requests"] == 20 and stats["pools"][0]["requests"] == 20
+
+
+def test_percentiles_are_near_the_truth(balancer, demos):
+    demo, = demos(1)
+    lb = balancer(demo)
+    assert {response.status for response in at_once(10, lambda _: get(lb.port, "/work?ms=100"))} == {200}
+    row = lb.backend(demo)
+    assert 95 <= row["p50_ms"] <= row["p99_ms"] < 1000
+    for _ in range(30):
+        get(lb.port, "/")
+    row = lb.backend(demo)
+    assert row["p50_ms"] < 95 <= row["p99_ms"], "30 of 40 were quick"
+
+
+def test_connections_are_counted(balancer, backend, workers):
+    lb = balancer(backend(), workers=workers)
+    clients = [Client(lb.port) for _ in range(12)]
+    for client in clients:
+        client.get()
+    assert lb.vbctl("status")["connections"] == 12 == sum(row["connections"] for row in lb.worker_rows())
+    for client in clients:
+        client.close()
+    eventually(lambda: lb.vbctl("status")["connections"] == 0, "all connections are gone")
+
+
+def test_in_flight_is_seen_while_it_lasts(balancer, backend):
+    there = backend(hang)
+    lb = balancer(there, workers=2)
+    with Client(lb.port) as one, Client(lb.port) as two:
+        one.start("GET", "/")
+        two.start("POST", "/", body=b"x")
+        there.wait_requests(2)
+        assert lb.backend(there)["in_flight"] == lb.vbctl("status")["in_flight"] == 2
+        there.released.set()
+    lb.wait_idle()
+
+
+def test_it_reads_while_workers_are_frozen(balancer, backend):
+    """Also while it hangs: the segment is read without anybody's help."""
+    lb = balancer(backend(), workers=2)
+    get(lb.port)
+    stopped = [lb.pid, *lb.worker_pids()]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert lb.vbctl("status")["requests"] == 1
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+def one_sentence(result):
+    assert result.returncode == 1 and result.stdout == "", result
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_one_sentence_when_nothing_runs(command):
+    name = unique_name()
+    assert name in one_sentence(run("vbctl", "--name", name, command))
+    assert name in one_sentence(run("vbctl", "--name", name, command, "--json"))
+    assert "/nowhere/x" in one_sentence(run("vbctl", "--segment", "/nowhere/x", command))
+
+
+def test_one_sentence_after_a_stop(balancer, backend):
+    lb = balancer(backend())
+    lb.stop()
+    one_sentence(vbctl(lb, "status"))
+
+
+def test_another_segment_path(balancer, backend, tmp_path):
+    path = tmp_path / "segment"
+    name = unique_name()
+    lb = balancer(backend(), name=name)
+    lb.stop()
+    process = subprocess.Popen([BUILD / "vibebalancer", "-c", lb.file, "--name", name, "--segment", path, "--workers", "1"],
+                               stderr=subprocess.PIPE)
+    try:
+        eventually(lambda: run("vbctl", "--segment", path, "status", "--json").returncode == 0, "the segment is there")
+        assert json.loads(run("vbctl", "--segment", path, "status", "--json").stdout)["name"] == name
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0, process.stderr.read()
+    assert not path.exists()
+
+
+def test_a_garbage_segment_is_survived(balancer, backend, tmp_path):
+    """Nothing in a segment is trusted: damaged ones are refused or read, never crashed on, never waited for."""
+    lb = balancer([backend() for _ in range(3)], workers=2)
+    get(lb.port)
+    good = lb.segment.read_bytes()
+    rng = random.Random(1)
+    flipped = bytearray(good)
+    for _ in range(200):
+        flipped[rng.randrange(64, len(good))] ^= 1 << rng.randrange(8)
+    head = bytearray(good)
+    for i in range(8, 256):
+        head[i] = 0xff
+    rows = good[:256] + rng.randbytes(len(good) - 256)
+    for text in (b"", b"x", bytes(4096), bytes(len(good)), rng.randbytes(100000), good[:100], good[:4096], good[:-1],
+                 bytes(flipped), bytes(head), rows, good + b"more"):
+        file = tmp_path / "garbage"
+        file.write_bytes(text)
+        for command in COMMANDS:
+            for json_too in ([], ["--json"]):
+                began = time.monotonic()
+                result = run("vbctl", "--segment", file, command, *json_too)
+                assert result.returncode in (0, 1), (result.returncode, result.stderr)
+                assert len(result.stderr.splitlines()) == (result.returncode == 1), result.stderr
+                assert time.monotonic() - began < 5
+                if result.returncode == 0 and json_too:
+                    json.loads(result.stdout)
+    for kind in (tmp_path, "/dev/null"):
+        one_sentence(run("vbctl", "--segment", kind, "status"))
+
+
+def test_a_wrong_command_line_is_refused():
+    for args in ([], ["nonsense"], ["status", "extra"], ["--nonsense", "status"]):
+        result = run("vbctl", *args)
+        assert result.returncode == 2 and result.stdout == "" and result.stderr != "", args
+
+
+def test_names_cannot_fake_terminal_output(balancer, backend):
+    """A backend's reason phrase or a host name from the file must not reach the terminal as an escape sequence."""
+    there = backend(b"\x1b[31mnot HTTP\r\n\r\n")
+    lb = balancer(there)
+    assert get(lb.port).status == 502
+    assert "\x1b" not in vbctl(lb, "backends").stdout and "\x1b" not in lb.log()
+
+
+def test_reply_statuses_are_counted(balancer, backend):
+    lb = balancer(there := backend([reply(status=f"{code} X") for code in (200, 201, 301, 404, 500, 503)]))
+    for _ in range(6):
+        get(lb.port)
+    row = lb.backend(there)
+    figures = [row.get(f"responses_{n}xx") for n in (2, 3, 4, 5)]
+    assert figures in ([2, 1, 1, 2], [None] * 4)
+    assert row["errors"] == 0, "a 5xx of the backend's own is a response, not a failure to get one"
