@@ -30,7 +30,9 @@ static void answer_error(struct answer *answer, unsigned status, const char *why
 
 static void answer_status(const struct demo *demo, struct answer *answer, unsigned status)
 {
-    text_add(answer_text(answer, status, JSON), "{\"backend\":\"%s\",\"status\":%u}\n", demo->name, status);
+    struct text *text = answer_text(answer, status, JSON);
+    if (status != 205) /* which must not have content (RFC 9110 15.3.6) */
+        text_add(text, "{\"backend\":\"%s\",\"status\":%u}\n", demo->name, status);
 }
 
 void answer_received(struct answer *answer, uint64_t bytes)

@@ -36,7 +36,7 @@ FROZEN(vb_shm_header, master_pid, 496);
 FROZEN(vb_shm_header, workers_wanted, 508);
 _Static_assert(sizeof(struct vb_shm_header) == 512, "header has grown");
 
-FROZEN(vb_shm_pool, name, 8);
+FROZEN(vb_shm_pool, name, 4);
 FROZEN(vb_shm_pool, epoch, 128);
 FROZEN(vb_shm_pool, cursor, 192);
 _Static_assert(sizeof(struct vb_shm_pool) == 256, "pool has grown");
