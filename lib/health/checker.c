@@ -100,6 +100,15 @@ static void note_first_result(struct check *check)
         health->first_round(health->arg);
 }
 
+static void take_address(struct check *check)
+{
+    const struct vb_probe *probe = &check->probe;
+    if (probe->n_addresses == 0)
+        return;
+    check->record.address = probe->addresses[probe->current].address;
+    check->record.address_len = probe->addresses[probe->current].length;
+}
+
 static void on_probe_done(struct vb_probe *probe, const struct vb_probe_result *result)
 {
     struct check *check = vb_container_of(probe, struct check, probe);
@@ -110,10 +119,7 @@ static void on_probe_done(struct vb_probe *probe, const struct vb_probe_result *
     record->history = record->history << 1 | result->passed;
     record->last_wall_us = vb_clock_wall_us();
     record->last_latency_us = (uint32_t)VB_MIN(vb_clock_us() - probe->begun_us, UINT32_MAX);
-    if (probe->n_addresses > 0) {
-        record->address = probe->addresses[probe->current].address;
-        record->address_len = probe->addresses[probe->current].length;
-    }
+    take_address(check);
     if (!result->passed) {
         record->failures++;
         vb_copy(record->reason, sizeof(record->reason), result->reason);
@@ -166,6 +172,18 @@ static void thread_main(void *arg)
     vb_loop_run(health->loop);
 }
 
+/* What can be said before the first result: an address is there, or its name must be resolved first. */
+static void publish_first(struct check *check)
+{
+    struct vb_shm *shm = check->health->shm;
+    bool literal = check->probe.literal;
+    take_address(check);
+    if (!literal)
+        vb_copy(check->record.reason, sizeof(check->record.reason), "its name has not been resolved yet");
+    unsigned now = atomic_load(&vb_shm_backend(shm, check->slot)->health);
+    vb_shm_write_health(shm, check->slot, literal ? now : VB_HEALTH_DOWN, &check->record);
+}
+
 static int open_checks(struct vb_health *health)
 {
     unsigned capacity = vb_shm_capacity(health->shm).backends;
@@ -190,6 +208,7 @@ static int open_checks(struct vb_health *health)
             return r;
         uv_timer_init(vb_loop_uv(health->loop), &check->timer);
         check->timer.data = check;
+        publish_first(check);
         health->n_checks++;
     }
     health->waiting_for_first = health->n_checks;

@@ -364,16 +364,11 @@ void vb_stream_reset(struct vb_stream **stream_ptr)
     vb_stream_close(stream_ptr);
 }
 
-static size_t unsent_bytes(struct vb_stream *stream)
-{
-    return uv_stream_get_write_queue_size(uv_stream_of(stream)) + vb_buf_len(&stream->queue->waiting);
-}
-
 static void on_lingered(struct vb_timer *timer)
 {
     struct vb_stream *stream = vb_container_of(timer, struct vb_stream, linger);
     if (stream->queue != NULL) {
-        size_t unsent = unsent_bytes(stream);
+        size_t unsent = vb_stream_queued(stream);
         stream->stalls = unsent < stream->unsent ? 0 : stream->stalls + 1;
         stream->unsent = unsent;
         if (stream->stalls < FLUSH_STALLS) {
@@ -405,7 +400,6 @@ void vb_stream_finish(struct vb_stream **stream_ptr)
     linger(stream);
     if (stream->queue == NULL)
         send_fin(stream);
-    else
-        stream->unsent = unsent_bytes(stream);
+    stream->unsent = vb_stream_queued(stream);
     vb_stream_resume(stream);
 }
