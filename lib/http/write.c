@@ -62,12 +62,14 @@ static void put_fields(struct writer *w, const struct vb_head *head, uint32_t dr
             (field->name.n == drop_name.n && vb_str_eq_nocase(field->name, drop_name)))
             continue;
         if (field->name.p != run_end) {
-            put(w, run, (size_t)(run_end - run));
+            if (run != NULL)
+                put(w, run, (size_t)(run_end - run));
             run = field->name.p;
         }
         run_end = field->line_end;
     }
-    put(w, run, (size_t)(run_end - run));
+    if (run != NULL)
+        put(w, run, (size_t)(run_end - run));
 }
 
 /* For one hop only (RFC 9110 7.6.1), or made anew here. */
@@ -151,7 +153,8 @@ ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, 
     put_literal(&w, "HTTP/1.1 ");
     put(&w, status, sizeof(status));
     put_literal(&w, " ");
-    put_str(&w, head->reason);
+    if (head->reason.n > 0)
+        put_str(&w, head->reason);
     put_literal(&w, "\r\n");
     put_fields(&w, head, drop, VB_STR(""));
     put_framing(&w, how->framing, head->length);

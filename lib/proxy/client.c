@@ -4,11 +4,12 @@
  *   QUIET     no request has begun (before the first one, or between two)
  *   HEAD      part of a request head has arrived
  *   EXCHANGE  a request is being served; what the client pipelines behind it waits in `input`
- *   FLUSH     the last response is complete but not all of it has left; then the connection ends
+ *
+ * After the last response the stream is told to finish, and the client is gone while the stream still sends.
  *
  * Time-outs: QUIET `timeouts.keepalive` (`timeouts.header` before the first request); HEAD `timeouts.header` for the
  * whole head, however it trickles in; EXCHANGE `timeouts.body` between bytes of the request's body, and between bytes
- * that a slow reader takes; FLUSH likewise.
+ * that a slow reader takes.
  *
  * The client may end inside any call that goes down to an exchange or a stream. Events therefore hold the memory with
  * `in_event` until they return.
@@ -27,7 +28,7 @@
 #define CLIENT_MAGIC   0x434c4e54
 #define PIPELINE_PAUSE VB_READ_MAX /* of waiting bytes, from which the client is read no further */
 
-enum client_state { QUIET, HEAD, EXCHANGE, FLUSH };
+enum client_state { QUIET, HEAD, EXCHANGE };
 
 struct vb_client {
     uint32_t magic;
@@ -107,9 +108,6 @@ static void leave(struct vb_client *c)
         free(c);
 }
 
-/* The response is complete; what is queued must still leave before the connection ends. */
-static void end_when_flushed(struct vb_client *c);
-
 /* ---- time-outs --------------------------------------------------------------------------------------------------- */
 
 static void on_quiet_timeout(struct vb_timer *timer)
@@ -166,7 +164,7 @@ static void refuse(struct vb_client *c, unsigned status, const char *why)
     vb_count(c->proxy->stats, refused);
     c->close_after = true;
     vb_client_send_error(c, status, (struct vb_str){NULL, 0}, why, false);
-    end_when_flushed(c);
+    end_client(c, END_FINISH);
 }
 
 static void set_reading(struct vb_client *c, bool on)
@@ -242,22 +240,20 @@ static size_t consume(struct vb_client *c, const char *bytes, size_t n)
 {
     size_t done = 0, used = 1;
     while (!c->dead && done < n && used > 0) {
-        if (c->state == FLUSH)
-            return n; /* nobody will answer it */
         if (c->state == EXCHANGE)
             used = c->body_open ? take_body(c, bytes + done, n - done) : 0;
         else /* a client that does not read its responses gets no further ones */
             used = c->write_blocked ? 0 : take_head(c, bytes + done, n - done);
         done += used;
     }
-    return c->state == FLUSH ? n : done;
+    return done;
 }
 
 /* Consumes `input`, as far as possible. */
 static void consume_input(struct vb_client *c)
 {
     size_t done = consume(c, vb_buf_data(&c->input), vb_buf_len(&c->input));
-    if (!c->dead && c->state != FLUSH)
+    if (!c->dead)
         vb_buf_consume(&c->input, done);
 }
 
@@ -320,9 +316,7 @@ static void on_drained(void *owner)
     struct vb_client *c = client_of(owner);
     enter(c);
     c->write_blocked = false;
-    if (c->state == FLUSH)
-        end_client(c, END_FINISH);
-    else if (c->exchange != NULL)
+    if (c->exchange != NULL)
         vb_exchange_client_drained(c->exchange);
     else
         next_request(c);
@@ -468,27 +462,13 @@ void vb_client_send_error(struct vb_client *c, unsigned status, struct vb_str id
         c->write_blocked = true;
 }
 
-static void end_when_flushed(struct vb_client *c)
-{
-    if (c->dead)
-        return;
-    if (vb_stream_queued(c->stream) == 0) {
-        end_client(c, END_FINISH);
-        return;
-    }
-    c->state = FLUSH;
-    c->write_blocked = true;
-    vb_buf_clear(&c->input);
-    arm(c);
-}
-
 void vb_client_exchange_done(struct vb_client *c)
 {
     bool closes = vb_client_decide_close(c);
     c->exchange = NULL;
     if (closes) {
         c->body_open = false;
-        end_when_flushed(c);
+        end_client(c, END_FINISH);
         return;
     }
     c->state = QUIET;
@@ -507,7 +487,7 @@ void vb_client_exchange_broken(struct vb_client *c, bool close_delimited)
     if (close_delimited) /* a FIN would look like the end of the response */
         end_client(c, END_RESET);
     else
-        end_when_flushed(c);
+        end_client(c, END_FINISH);
 }
 
 void vb_client_resume(struct vb_client *c)
