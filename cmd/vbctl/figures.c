@@ -77,7 +77,7 @@ void figures_status(const struct vb_shm *shm, bool alive, struct status *ret_sta
         ret_status->uptime = age_of(header->start_wall_us);
     ret_status->generation = load32(&header->generation);
     ret_status->workers_wanted = load32(&header->workers_wanted);
-    ret_status->segment_bytes = vb_shm_size(vb_shm_capacity(shm));
+    ret_status->segment_bytes = vb_shm_memory(shm);
     for (unsigned i = 0; i < vb_shm_capacity(shm).workers; i++)
         ret_status->workers_ready += load32(&vb_shm_worker(shm, i)->state) == VB_WORKER_READY;
     figures_totals(shm, &ret_status->totals);

@@ -15,7 +15,10 @@ struct vb_error {
 /* Sets the sentence and returns `code`, so that a failing path is one line: `return vb_fail(err, -EINVAL, "..."). */
 int vb_fail(struct vb_error *err, int code, const char *fmt, ...) VB_PRINTF(3, 4);
 
-/* The system's words for a negative errno, without the number. */
+/* The system's words for a negative errno, without the number: a sentence of its own. */
 const char *vb_strerror(int code);
+
+/* The same as part of a sentence, beginning in lower case. At least 64 bytes hold every one. Returns `to`. */
+char *vb_describe(char *to, size_t size, int code);
 
 #endif

@@ -9,7 +9,7 @@
  *   backends     cap.backends              membership: master main thread; health and address: health thread
  *   workers      cap.workers               master at spawn and reap; the stats by the worker in that slot
  *   in_flight    cap.workers x backends    the worker in that slot; zeroed by the master when the worker is dead
- *   traffic      cap.workers x backends    the worker in that slot
+ *   traffic      backends x cap.workers    the worker in that slot
  *
  * A slot's counters go on when another worker takes it over, so sums over slots only grow. Single words are relaxed
  * atomics; records of several words that change while readers read carry a sequence number (odd while being written).
@@ -133,12 +133,15 @@ struct vb_shm; /* a mapped segment: its address, its size, and a checked copy of
 /* `/dev/shm/vibebalancer-NAME`; -ENAMETOOLONG. */
 int vb_shm_default_path(char *to, size_t size, const char *name);
 
-/* Bytes that a segment of this capacity takes. */
+/* Bytes of the file of a segment of this capacity, holes included. */
 uint64_t vb_shm_size(struct vb_shm_capacity cap);
 
+/* Bytes of memory that the file takes now. */
+uint64_t vb_shm_memory(const struct vb_shm *shm);
+
 /*
- * Makes the segment of a new instance at `path`, reserves all its pages, and holds a lock on it for as long as the
- * process lives: that lock decides who is master. The new file takes the place of one that a dead master left. The
+ * Makes the segment of a new instance at `path`, reserves its pages (the traffic rows of a backend when that is added),
+ * and holds a lock on it for as long as the process lives: that lock decides who is master. The new file takes the place of one that a dead master left. The
  * header is filled in except for `ready`; nobody can attach before vb_shm_publish.
  * -EBUSY: a living master has it. -ENOSPC: no room; the sentence says how much is needed. Others: negative errno.
  */
@@ -188,7 +191,8 @@ struct vb_backend_spec {
     bool checked; /* false: health checks are off, it counts as up */
 };
 
-/* Takes a free slot. >= 0: its index. -ENOSPC: capacity is used up. -EEXIST: the name is taken. -EINVAL: too long. */
+/* Takes a free slot. >= 0: its index. -ENOSPC: capacity is used up. -EEXIST: the name is taken. -EINVAL: too long.
+ * -ENOMEM: no room for the backend's traffic rows. */
 int vb_shm_add_pool(struct vb_shm *shm, const char *name, const char *balance);
 int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec);
 
@@ -233,7 +237,7 @@ uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend);
 
 /*
  * A string of the segment as text that can be printed: what fits into `size`, ended by NUL even where the segment's is
- * not, control characters replaced. `n` is the size of the field.
+ * not; bytes other than visible ASCII are replaced. `n` is the size of the field.
  */
 void vb_shm_text(char *to, size_t size, const char *field, size_t n);
 

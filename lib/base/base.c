@@ -1,12 +1,14 @@
 /* Allocation and error sentences. */
 #include "vb/base.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "vb/err.h"
+#include "vb/str.h"
 
 void *vb_zalloc(size_t size)
 {
@@ -26,4 +28,11 @@ const char *vb_strerror(int code)
 {
     const char *text = strerrordesc_np(-code);
     return text != NULL ? text : "Unknown error";
+}
+
+char *vb_describe(char *to, size_t size, int code)
+{
+    vb_copy(to, size, vb_strerror(code));
+    to[0] = (char)tolower((unsigned char)to[0]);
+    return to;
 }

@@ -10,7 +10,6 @@
  */
 #include "probe.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -39,9 +38,7 @@ static void finish(struct vb_probe *probe, bool passed, const char *reason)
 static void fail_code(struct vb_probe *probe, int code)
 {
     char reason[64];
-    vb_copy(reason, sizeof(reason), vb_strerror(code));
-    reason[0] = (char)tolower((unsigned char)reason[0]);
-    finish(probe, false, reason);
+    finish(probe, false, vb_describe(reason, sizeof(reason), code));
 }
 
 static void on_timeout(struct vb_timer *timer)

@@ -353,17 +353,29 @@ static bool has_no_body(unsigned status, bool to_head)
     return to_head || status < 200 || status == 204 || status == 304;
 }
 
+/* Not a line yet: say no at once to what cannot become a response. */
+static int check_first_response_bytes(struct scan *s)
+{
+    static const char start[] = "HTTP/1.";
+    size_t n = VB_MIN((size_t)(s->end - s->p), sizeof(start) - 1);
+    if (memcmp(s->p, start, n) != 0)
+        return refuse(s, 502, "it does not begin with HTTP/1.");
+    return 0;
+}
+
 ssize_t vb_h1_parse_response(const char *bytes, size_t n, const struct vb_head_limits *limits, bool to_head,
                              struct vb_head *head, struct vb_refusal *ret_refusal)
 {
     struct scan s;
     struct vb_str line;
     begin(&s, bytes, n, limits, head, ret_refusal);
-    int r = next_line(&s, &line);
+    int r = check_first_response_bytes(&s);
+    if (r == 0)
+        r = next_line(&s, &line);
+    if (r == 0)
+        goto incomplete;
     if (r > 0)
         r = parse_status_line(&s, line);
-    else if (r == 0)
-        goto incomplete;
     if (r == 0)
         r = parse_fields(&s);
     if (r == 0)

@@ -98,6 +98,10 @@ static int fill_segment(struct vb_master *master, struct vb_error *err)
                                            .weight = pool->backends[b].weight,
                                            .checked = pool->health.enabled};
             int slot = vb_shm_add_backend(master->shm, p, &spec);
+            if (slot == -ENOMEM)
+                return vb_fail(err, slot, "there is no room for the figures of %u workers and backend %s/%s: free some "
+                               "memory, or put the segment elsewhere with --segment",
+                               master->n_workers, pool->name, spec.name);
             if (slot < 0)
                 return vb_fail(err, slot, "backend %s/%s does not fit into the segment: %s", pool->name, spec.name,
                                vb_strerror(slot));

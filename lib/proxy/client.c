@@ -447,7 +447,7 @@ int vb_client_flush(struct vb_client *c)
 
 void vb_client_send_error(struct vb_client *c, unsigned status, struct vb_str id, const char *text, bool no_body)
 {
-    struct vb_str id_field = c->proxy->id_field;
+    struct vb_str id_field = id.n > 0 ? c->proxy->id_field : VB_STR("");
     const char *reason = vb_status_reason(status);
     char body[512], head[512];
     int body_n = snprintf(body, sizeof(body), "%u %s\n%s\n", status, reason, text);

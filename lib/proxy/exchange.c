@@ -44,6 +44,7 @@ struct vb_exchange {
     bool head_sent, request_done, response_started, retried;
     enum vb_framing request_framing, response_framing; /* as we write them */
     unsigned status;
+    bool id_is_new;               /* made here, so it must be added to the request */
     unsigned id_length;
     char id[REQUEST_ID_MAX];
     struct vb_str request;        /* the head as the backend gets it; kept for sending it again, and for the log */
@@ -179,24 +180,24 @@ static void fail(struct vb_exchange *x, enum vb_failure failure, const char *det
 
 /* ---- the request ------------------------------------------------------------------------------------------------- */
 
-/* The client's own request id if it is sane, or a new one. True: it is new, and must be added to the request. */
-static bool take_request_id(struct vb_exchange *x, const struct vb_head *head)
+/* The client's own request id if it is sane, or a new one. */
+static void take_request_id(struct vb_exchange *x, const struct vb_head *head)
 {
     static const char hex[] = "0123456789abcdef";
     struct vb_str name = x->proxy->id_field;
     const struct vb_field *own = name.n > 0 ? vb_head_find_name(head, name) : NULL;
     if (name.n == 0)
-        return false;
+        return;
     if (own != NULL && own->value.n > 0 && own->value.n <= sizeof(x->id)) {
         x->id_length = (unsigned)own->value.n;
         memcpy(x->id, own->value.p, own->value.n);
-        return false;
+        return;
     }
     uint64_t random[2] = {vb_rand_u64(&x->proxy->rand), vb_rand_u64(&x->proxy->rand)};
     for (unsigned i = 0; i < VB_REQUEST_ID_LEN; i++)
         x->id[i] = hex[random[i / 16] >> (i % 16 * 4) & 15];
     x->id_length = VB_REQUEST_ID_LEN;
-    return true;
+    x->id_is_new = true;
 }
 
 /* Makes the head that the backend gets. -ENOMEM. */
@@ -211,7 +212,7 @@ static int make_request(struct vb_exchange *x, const struct vb_head *head)
         .proto = VB_STR("http"),
         .id_field = proxy->id_field,
     };
-    if (take_request_id(x, head))
+    if (x->id_is_new)
         how.id = id_of(x);
     /* Host may appear twice more: of its own, and as X-Forwarded-Host. */
     size_t room = head->raw.n + 2 * head->host.n + how.fallback_host.n + how.via.n + how.id_field.n + how.id.n +
@@ -236,6 +237,18 @@ static void send_head_alone(struct vb_exchange *x)
     vb_upstream_request_sent(x->upstream);
 }
 
+/* A kept connection, or a new one. On failure the exchange has ended. */
+static int connect_backend(struct vb_exchange *x, bool fresh)
+{
+    char detail[64];
+    int r = vb_upstream_get(&x->upstream, x->proxy, x->pool, (unsigned)x->backend, x, fresh);
+    if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS) /* our fault, not the backend's */
+        fail(x, VB_FAIL_INTERNAL, vb_describe(detail, sizeof(detail), r));
+    else if (r < 0)
+        fail(x, VB_FAIL_CONNECT, vb_describe(detail, sizeof(detail), r));
+    return r;
+}
+
 static bool has_body(const struct vb_head *head)
 {
     return head->framing == VB_FRAMING_CHUNKED || (head->framing == VB_FRAMING_LENGTH && head->length > 0);
@@ -258,18 +271,16 @@ void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy
     x->request_framing = head->framing;
     x->request_done = !has_body(head);
     x->request = head->raw; /* for the log, until the backend's own head is made */
+    take_request_id(x, head);
     x->backend = vb_lb_pick(x->pool->lb);
     if (x->backend < 0) {
         fail(x, VB_FAIL_NO_BACKEND, NULL);
         return;
     }
     vb_count(traffic_of(x), requests);
-    int r = make_request(x, head);
-    if (r == 0)
-        r = vb_upstream_get(&x->upstream, proxy, x->pool, (unsigned)x->backend, x, false);
-    if (r < 0)
-        fail(x, r == -EHOSTUNREACH || r == -ENETUNREACH ? VB_FAIL_CONNECT : VB_FAIL_INTERNAL, vb_strerror(r));
-    else if (x->request_done)
+    if (make_request(x, head) < 0)
+        fail(x, VB_FAIL_INTERNAL, "out of memory");
+    else if (connect_backend(x, false) == 0 && x->request_done)
         send_head_alone(x);
 }
 
@@ -417,9 +428,6 @@ void vb_exchange_upstream_failed(struct vb_exchange *x, enum vb_failure failure,
     x->retried = true;
     vb_count(traffic_of(x), retries);
     vb_upstream_release(&x->upstream, false);
-    int r = vb_upstream_get(&x->upstream, x->proxy, x->pool, (unsigned)x->backend, x, true);
-    if (r < 0)
-        fail(x, VB_FAIL_CONNECT, vb_strerror(r));
-    else
+    if (connect_backend(x, true) == 0)
         send_head_alone(x);
 }

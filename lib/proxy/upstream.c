@@ -265,10 +265,11 @@ static void on_end(void *owner)
 static void on_failed(void *owner, int code)
 {
     struct vb_upstream *u = upstream_of(owner);
+    char detail[64];
     if (u->state == IDLE)
         close_upstream(u);
     else
-        fail(u, u->state == CONNECTING ? VB_FAIL_CONNECT : VB_FAIL_RESET, vb_strerror(code));
+        fail(u, u->state == CONNECTING ? VB_FAIL_CONNECT : VB_FAIL_RESET, vb_describe(detail, sizeof(detail), code));
 }
 
 /* ---- writing the request ----------------------------------------------------------------------------------------- */

@@ -122,13 +122,20 @@ static int say_no_room(int r, const char *path, uint64_t size, struct vb_error *
                    (double)size / (1 << 20), n, slash == NULL ? "." : path);
 }
 
-/* All pages now: one that could not be had later would be a SIGBUS in the middle of a request. */
-static int reserve(int fd, const char *path, uint64_t size, struct vb_error *err)
+int shm_reserve(int fd, uint64_t at, uint64_t size)
 {
     int r;
     do
-        r = -posix_fallocate(fd, 0, (off_t)size);
+        r = -posix_fallocate(fd, (off_t)at, (off_t)size);
     while (r == -EINTR);
+    return r;
+}
+
+/* Everything but the traffic rows, whose pages come with their backends. */
+static int reserve(int fd, const char *path, const struct shm_layout *at, struct vb_error *err)
+{
+    uint64_t size = at->traffic_at;
+    int r = ftruncate(fd, (off_t)at->total_size) == 0 ? shm_reserve(fd, 0, size) : -errno;
     if (r == -ENOSPC || r == -ENOMEM || r == -EDQUOT || r == -EFBIG)
         return say_no_room(r, path, size, err);
     if (r < 0)
@@ -155,7 +162,7 @@ static int make_file(struct vb_shm *shm, const char *temporary, const char *name
     int r = lock_whole_file(shm->lock_fd);
     if (r < 0)
         goto fail;
-    r = reserve(shm->lock_fd, shm->path, shm->at.total_size, err);
+    r = reserve(shm->lock_fd, shm->path, &shm->at, err);
     if (r < 0)
         goto remove;
     r = reopen(shm->lock_fd);

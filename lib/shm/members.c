@@ -57,6 +57,9 @@ int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backen
     if (slot < 0)
         return slot;
     struct vb_shm_backend *backend = vb_shm_backend(shm, (unsigned)slot);
+    uint64_t rows = shm->cap.workers * sizeof(struct vb_shm_traffic);
+    if (shm_reserve(shm->lock_fd, shm->at.traffic_at + (unsigned)slot * rows, rows) < 0)
+        return -ENOMEM;
     vb_add32(&backend->incarnation, 1);
     atomic_store_explicit(&backend->pool, pool, memory_order_relaxed);
     atomic_store_explicit(&backend->admin, VB_ADMIN_READY, memory_order_relaxed);

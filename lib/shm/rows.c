@@ -1,9 +1,17 @@
 /* Where the rows are. Small enough to be inlined across files by the linker. */
+#include <sys/stat.h>
+
 #include "shm_priv.h"
 
 struct vb_shm_capacity vb_shm_capacity(const struct vb_shm *shm)
 {
     return shm->cap;
+}
+
+uint64_t vb_shm_memory(const struct vb_shm *shm)
+{
+    struct stat st;
+    return fstat(shm->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
 struct vb_shm_header *vb_shm_header(const struct vb_shm *shm)
@@ -32,7 +40,7 @@ struct vb_shm_worker *vb_shm_worker(const struct vb_shm *shm, unsigned slot)
 struct vb_shm_traffic *vb_shm_traffic(const struct vb_shm *shm, unsigned slot, unsigned backend)
 {
     assert(slot < shm->cap.workers && backend < shm->cap.backends);
-    size_t row = (size_t)slot * shm->cap.backends + backend;
+    size_t row = (size_t)backend * shm->cap.workers + slot; /* by backend: its pages are reserved when it is added */
     return (struct vb_shm_traffic *)(shm->base + shm->at.traffic_at) + row;
 }
 

@@ -20,6 +20,9 @@ struct vb_shm {
 
 struct shm_layout shm_layout(struct vb_shm_capacity cap);
 
+/* Gets the pages of a range now: one that could not be had later would be a SIGBUS in the middle of a request. */
+int shm_reserve(int fd, uint64_t at, uint64_t size);
+
 /* Bytes from one worker's row of in_flight to the next: whole cache lines, so that workers do not share one. */
 uint64_t shm_in_flight_stride(struct vb_shm_capacity cap);
 
@@ -40,6 +43,12 @@ int shm_map(struct vb_shm *shm, int fd, int protection);
 
 /* An empty view: nothing mapped, nothing open. NULL without memory. */
 struct vb_shm *shm_new(void);
+
+/* Has the slot ever had a backend? Else its traffic rows are holes in the file, and touching them takes pages. */
+static inline bool shm_backend_has_rows(const struct vb_shm *shm, unsigned backend)
+{
+    return atomic_load_explicit(&vb_shm_backend(shm, backend)->incarnation, memory_order_relaxed) != 0;
+}
 
 /* Rewrites a backend's health record whole, so that no reader takes a torn one for good. */
 void shm_record_write(struct vb_shm_backend *backend, const struct vb_health_record *record);

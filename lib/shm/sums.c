@@ -23,6 +23,8 @@ uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend)
 
 void vb_shm_add_traffic(const struct vb_shm *shm, unsigned backend, struct vb_traffic_sum *sum)
 {
+    if (!shm_backend_has_rows(shm, backend))
+        return;
     for (unsigned i = 0; i < shm->cap.workers; i++) {
         struct vb_shm_traffic *traffic = vb_shm_traffic(shm, i, backend);
 #define VB_BACKEND_STAT(field, kind, help) sum->field += atomic_load_explicit(&traffic->field, memory_order_relaxed);
@@ -39,7 +41,7 @@ void vb_shm_text(char *to, size_t size, const char *field, size_t n)
     memcpy(to, field, kept);
     to[kept] = '\0';
     for (size_t i = 0; i < kept; i++)
-        if ((unsigned char)to[i] < 0x20 || to[i] == 0x7f)
+        if ((unsigned char)to[i] < 0x20 || (unsigned char)to[i] >= 0x7f)
             to[i] = '?';
 }
 

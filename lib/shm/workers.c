@@ -71,7 +71,8 @@ void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died)
     zero_gauges(worker);
     for (unsigned i = 0; i < shm->cap.backends; i++) {
         atomic_store_explicit(&in_flight[i], 0, memory_order_relaxed);
-        zero_traffic_gauges(vb_shm_traffic(shm, slot, i));
+        if (shm_backend_has_rows(shm, i))
+            zero_traffic_gauges(vb_shm_traffic(shm, slot, i));
     }
     if (died)
         vb_add64(&worker->restarts, 1);

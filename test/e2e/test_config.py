@@ -53,7 +53,7 @@ shutdown: 30s
     assert result.stdout == ""
     assert [line for line, _, _ in result.errors] == [1, 2, 5, 7, 8, 9, 11, 12]
     places = {line: column for line, column, _ in result.errors}
-    assert places[1] == 1 and places[5] == 14 and places[8] == 41 and places[11] == 11
+    assert places[1] == 1 and places[5] == 14 and places[8] == 43 and places[11] == 11
 
 
 @pytest.mark.parametrize("text, suggestion", [
@@ -118,7 +118,7 @@ def test_a_mistake_is_refused_where_it_is(check, text, line):
 
 
 def test_the_environment_fills_in(check):
-    text = VALID.replace("127.0.0.1:9001", "${VB_TEST_HOST}:${VB_TEST_PORT:-9001}")
+    text = VALID.replace("127.0.0.1:9001", '"${VB_TEST_HOST}:${VB_TEST_PORT:-9001}"')
     assert check(text, env={"VB_TEST_HOST": "127.0.0.1"}).returncode == 0
     assert check(text, env={"VB_TEST_HOST": "127.0.0.1", "VB_TEST_PORT": "none"}).returncode == 2
     assert check(text).returncode == 2, "a variable that is not set is an error"
