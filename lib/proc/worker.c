@@ -70,6 +70,9 @@ static void drain(struct worker *worker)
     worker->draining = true;
     uv_timer_start(&worker->grace, on_grace_over, worker->conf->shutdown_grace_ms, 0);
     vb_proxy_drain(worker->proxy, on_drained, worker);
+    /* The kernel refuses newcomers only when the last descriptor of the socket is closed; the master has the other. */
+    for (unsigned i = 0; i < worker->conf->n_listeners; i++)
+        close(VB_FD_LISTEN + (int)i);
     send_message(worker, VB_CONTROL_DRAINING);
 }
 

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from harness import Client, eventually, memory_kib
+from harness import NO_QUARANTINE, Client, eventually, memory_kib
 
 MIB = 1024 * 1024
 SIZE = int(os.environ.get("VB_BIG_MIB", "256")) * MIB
@@ -31,11 +31,10 @@ def send_blocks(send, size):
 
 @pytest.fixture
 def lb_with(balancer, backend):
-    """lb_with(answer) -> (balancer, backend). Freed memory must not look like memory in use: no quarantine."""
+    """lb_with(answer) -> (balancer, backend)"""
     def do(answer):
         there = backend(answer, early=True, record=False)
-        options = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=0:thread_local_quarantine_size_kb=0"
-        return balancer(there, env={"ASAN_OPTIONS": options}), there
+        return balancer(there, env=NO_QUARANTINE), there
     return do
 
 

@@ -106,7 +106,7 @@ def test_a_killed_master_leaves_no_workers_behind(balancer, demos, workers):
     backends = demos(1)
     lb = balancer(backends, workers=workers, config={"shutdown": {"grace": "1s"}})
     pids = lb.worker_pids()
-    lb.may_crash = True
+    lb.unclean = True
     kill(lb.pid)
     lb.process.wait()
     eventually(lambda: not any(is_running(pid) for pid in pids), "the workers have noticed and stopped")
@@ -119,7 +119,7 @@ def test_a_killed_master_does_not_cut_requests_in_flight(balancer, backend):
     there = backend(lambda c, r: (c.backend.released.wait(10), c.send(reply())))
     lb = balancer(there)
     pids = lb.worker_pids()
-    lb.may_crash = True
+    lb.unclean = True
     with Client(lb.port) as client:
         client.start("GET", "/")
         there.wait_requests(1)
@@ -132,7 +132,7 @@ def test_a_killed_master_does_not_cut_requests_in_flight(balancer, backend):
 
 def test_vbctl_knows_that_the_master_is_dead(balancer, backend):
     lb = balancer(backend())
-    lb.may_crash = True
+    lb.unclean = True
     kill(lb.pid)
     lb.process.wait()
     result = run("vbctl", "--name", lb.name, "status")
@@ -145,7 +145,7 @@ def test_a_worker_that_cannot_live_does_not_spin(balancer, backend):
     killed, end = 0, time.monotonic() + 3
     while time.monotonic() < end:
         for row in lb.worker_rows():
-            if row["pid"] > 0 and is_running(row["pid"]):
+            if row["pid"] and is_running(row["pid"]):
                 kill(row["pid"])
                 killed += 1
     lb.wait_workers()

@@ -187,6 +187,7 @@ def test_a_garbage_segment_is_survived(balancer, backend, tmp_path):
                 assert result.returncode in (0, 1), (result.returncode, result.stderr)
                 assert len(result.stderr.splitlines()) == (result.returncode == 1), result.stderr
                 assert time.monotonic() - began < 5
+                assert result.stdout.isascii() or result.stdout.encode(errors="surrogateescape").decode()
                 if result.returncode == 0 and json_too:
                     json.loads(result.stdout)
     for kind in (tmp_path, "/dev/null"):
