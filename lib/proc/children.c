@@ -69,7 +69,7 @@ static void on_control_closed(uv_handle_t *handle)
     if (!child->master->stopping)
         respawn_later(child);
     else
-        vb_master_child_gone(child->master);
+        vb_master_child_stopped(child->master);
 }
 
 static void on_process_closed(uv_handle_t *handle)
@@ -110,7 +110,7 @@ static void on_message(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         } else if (buf->base[i] == VB_CONTROL_DRAINING) {
             child->state = VB_CHILD_DRAINING;
             atomic_store(state, VB_WORKER_DRAINING);
-            vb_master_child_draining(master);
+            vb_master_child_stopped(master);
         }
     }
 }

@@ -187,9 +187,22 @@ static void close_handle(uv_handle_t *handle, void *arg)
         uv_close(handle, NULL);
 }
 
-static void finish_when_gone(struct vb_master *master)
+static bool someone_accepts(const struct vb_master *master)
 {
-    if (master->stopping && vb_children_all_gone(master))
+    for (unsigned i = 0; i < master->n_workers; i++)
+        if (master->children[i].state == VB_CHILD_STARTING || master->children[i].state == VB_CHILD_SERVING)
+            return true;
+    return false;
+}
+
+void vb_master_child_stopped(struct vb_master *master)
+{
+    if (!master->stopping)
+        return;
+    /* Who comes now must be refused at once and not wait in a queue that nobody serves. */
+    if (!someone_accepts(master))
+        close_listeners(master);
+    if (vb_children_all_gone(master))
         uv_walk(&master->loop, close_handle, NULL); /* then nothing keeps the loop alive */
 }
 
@@ -207,22 +220,7 @@ static void stop(struct vb_master *master)
     uv_timer_stop(&master->start_timer);
     uv_timer_start(&master->grace_timer, on_grace_over, master->conf->shutdown_grace_ms + KILL_EXTRA_MS, 0);
     vb_children_drain(master);
-    finish_when_gone(master);
-}
-
-void vb_master_child_gone(struct vb_master *master)
-{
-    finish_when_gone(master);
-}
-
-/* Nobody accepts any more: who comes now must be refused at once and not wait in a queue that nobody serves. */
-void vb_master_child_draining(struct vb_master *master)
-{
-    for (unsigned i = 0; i < master->n_workers; i++)
-        if (master->children[i].state == VB_CHILD_STARTING || master->children[i].state == VB_CHILD_SERVING)
-            return;
-    if (master->stopping)
-        close_listeners(master);
+    vb_master_child_stopped(master);
 }
 
 void vb_master_give_up(struct vb_master *master)

@@ -76,8 +76,9 @@ bool vb_children_all_gone(const struct vb_master *master);
 /* ---- master.c, called by children.c -------------------------------------------------------------------------------*/
 
 void vb_master_child_serves(struct vb_master *master, struct vb_child *child);
-void vb_master_child_draining(struct vb_master *master);
-void vb_master_child_gone(struct vb_master *master);
+
+/* A child accepts no more, or its process is gone. */
+void vb_master_child_stopped(struct vb_master *master);
 
 /* No worker can be brought to life. */
 void vb_master_give_up(struct vb_master *master);
