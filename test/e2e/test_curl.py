@@ -1,9 +1,10 @@
 """curl, as a person would try it (issue 2, "done when")."""
 import shutil
 import subprocess
+import time
 
 import pytest
-from harness import TIMEOUT, echo
+from harness import TIMEOUT, reply
 
 CURL = shutil.which("curl")
 pytestmark = pytest.mark.skipif(CURL is None, reason="curl is not installed")
@@ -23,11 +24,18 @@ def test_curl_reaches_the_three_backends_in_turn(balancer, demos, workers):
     assert set(served) == {"hello from a", "hello from b", "hello from c"}
 
 
-@pytest.mark.parametrize("args", [[], ["--http1.0"], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]],
-                         ids=lambda args: " ".join(args) or "plain")
+@pytest.mark.parametrize("args", [["-H", "Expect:"], ["--http1.0"], ["-H", "Expect: 100-continue"],
+                                  ["-H", "Expect:", "-H", "Transfer-Encoding: chunked"]], ids=" ".join)
 def test_curl_uploads(balancer, backend, args):
+    def answer(connection, request):
+        if request.field("Expect"):
+            connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        connection.read_body(request)
+        connection.send(reply(request.body))
     data = b"0123456789" * 200000
-    assert curl(balancer(backend(echo)), "/", "--data-binary", "@-", *args, data=data) == data
+    began = time.monotonic()
+    assert curl(balancer(backend(answer, early=True)), "/", "--data-binary", "@-", *args, data=data) == data
+    assert time.monotonic() - began < 0.9, "curl waited a second for the 100 (Continue) that the backend had sent"
 
 
 def test_curl_head_and_status(balancer, demos):

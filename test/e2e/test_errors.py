@@ -43,7 +43,6 @@ def test_502_when_the_backend_fails(balancer, backend, answer, word):
     assert word in line
     row = lb.backend(there)
     assert (row["requests"], row["errors"]) == (2, 1)
-    assert row["last_failure"]
     assert len(there.connections) == 2, "a broken connection is not used again"
 
 
@@ -51,7 +50,7 @@ def test_502_when_nobody_listens(balancer):
     lb = balancer(f"127.0.0.1:{free_port()}")
     check_error(get(lb.port), 502)
     check_error(post(lb.port, "/", b"x" * 100000), 502)
-    assert all("refused" in line for line in lb.wait_log("127.0.0.1:", 2))
+    assert all("refused" in line for line in lb.wait_log("backend web/127.0.0.1:", 2))
 
 
 def test_a_failed_upload_leaves_the_client_in_step(balancer, backend):
