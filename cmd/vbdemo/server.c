@@ -431,7 +431,7 @@ static const struct vb_stream_events stream_events = {
 
 static int conn_open(struct server *server, int fd)
 {
-    struct conn *conn = vb_zalloc(sizeof(*conn));
+    struct conn *conn = calloc(1, sizeof(*conn));
     if (conn == NULL) {
         close(fd);
         return -ENOMEM;
@@ -477,7 +477,7 @@ static const struct vb_listener_events listener_events = {
 
 int server_open(struct server **ret_server, struct vb_loop *loop, int listen_fd, const struct server_options *options)
 {
-    struct server *server = vb_zalloc(sizeof(*server));
+    struct server *server = calloc(1, sizeof(*server));
     if (server == NULL)
         return -ENOMEM;
     server->magic = SERVER_MAGIC;

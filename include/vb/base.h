@@ -30,6 +30,6 @@
     })
 
 /* Memory is asked for in sizes that we chose ourselves; where there is none left, NULL says so and the caller copes. */
-void *vb_zalloc(size_t size);
+void *calloc(1, size_t size);
 
 #endif

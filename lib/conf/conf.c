@@ -76,8 +76,8 @@ static int parse(const char *text, size_t n, struct vb_diag *diag, struct vb_con
 int vb_conf_parse(const char *file, const char *text, size_t n, FILE *errors, struct vb_conf **ret_conf)
 {
     int r = -ENOMEM;
-    struct vb_diag *diag = vb_zalloc(sizeof(*diag));
-    struct vb_conf *conf = vb_zalloc(sizeof(*conf));
+    struct vb_diag *diag = calloc(1, sizeof(*diag));
+    struct vb_conf *conf = calloc(1, sizeof(*conf));
     if (diag == NULL || conf == NULL)
         goto out;
     r = parse(text, n, diag, conf);

@@ -139,7 +139,7 @@ static int add_node(struct builder *b, enum vb_yaml_kind kind, yaml_mark_t mark,
         vb_diag_error(b->diag, place_of(mark), "the file holds more than %d values", VB_YAML_NODES_MAX);
         return -EINVAL;
     }
-    struct vb_yaml *node = vb_zalloc(sizeof(*node));
+    struct vb_yaml *node = calloc(1, sizeof(*node));
     if (node == NULL)
         return -ENOMEM;
     node->kind = kind;
@@ -347,7 +347,7 @@ int vb_yaml_parse(const char *text, size_t n, struct vb_diag *diag, struct vb_ya
         n -= sizeof(bom);
     }
     struct builder b = {.text = text, .n = n, .diag = diag};
-    b.doc = vb_zalloc(sizeof(*b.doc));
+    b.doc = calloc(1, sizeof(*b.doc));
     if (b.doc == NULL)
         return -ENOMEM;
     STAILQ_INIT(&b.doc->nodes);

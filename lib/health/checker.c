@@ -187,7 +187,7 @@ static void publish_first(struct check *check)
 static int open_checks(struct vb_health *health)
 {
     unsigned capacity = vb_shm_capacity(health->shm).backends;
-    health->checks = vb_zalloc(capacity * sizeof(*health->checks));
+    health->checks = calloc(capacity, sizeof(*health->checks));
     if (health->checks == NULL)
         return -ENOMEM;
     for (unsigned slot = 0; slot < capacity; slot++) {
@@ -229,7 +229,7 @@ static void free_health(struct vb_health *health)
 int vb_health_start(struct vb_health **ret_health, struct vb_shm *shm, const struct vb_conf *conf,
                     void (*first_round)(void *arg), void *arg)
 {
-    struct vb_health *health = vb_zalloc(sizeof(*health));
+    struct vb_health *health = calloc(1, sizeof(*health));
     if (health == NULL)
         return -ENOMEM;
     health->shm = shm;
@@ -241,7 +241,7 @@ int vb_health_start(struct vb_health **ret_health, struct vb_shm *shm, const str
     if (r < 0)
         goto fail;
     r = -ENOMEM;
-    health->timeouts = vb_zalloc(conf->n_pools * sizeof(*health->timeouts));
+    health->timeouts = calloc(conf->n_pools, sizeof(*health->timeouts));
     if (health->timeouts == NULL)
         goto fail;
     for (unsigned i = 0; i < conf->n_pools; i++)

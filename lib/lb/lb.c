@@ -21,7 +21,7 @@ int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigne
     const struct vb_policy *policy = find_policy(vb_shm_pool(shm, pool)->balance);
     if (policy == NULL)
         return -ENOTSUP;
-    struct vb_lb *lb = vb_zalloc(sizeof(*lb));
+    struct vb_lb *lb = calloc(1, sizeof(*lb));
     if (lb == NULL)
         return -ENOMEM;
     lb->shm = shm;

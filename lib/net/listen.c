@@ -157,7 +157,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 int vb_listener_open(struct vb_listener **ret_listener, struct vb_loop *loop, int fd,
                      const struct vb_listener_events *events, void *owner)
 {
-    struct vb_listener *listener = vb_zalloc(sizeof(*listener));
+    struct vb_listener *listener = calloc(1, sizeof(*listener));
     if (listener == NULL)
         return -ENOMEM;
     listener->magic = LISTENER_MAGIC;

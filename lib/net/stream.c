@@ -206,7 +206,7 @@ static int append_slices(struct vb_buf *buf, const struct iovec *iov, unsigned n
 
 static int queue_rest(struct vb_stream *stream, const struct iovec *iov, unsigned n, size_t skip)
 {
-    struct write_queue *queue = vb_zalloc(sizeof(*queue));
+    struct write_queue *queue = calloc(1, sizeof(*queue));
     if (queue == NULL)
         return -ENOMEM;
     stream->queue = queue;
@@ -256,7 +256,7 @@ size_t vb_stream_queued(const struct vb_stream *stream)
 
 static struct vb_stream *stream_new(struct vb_loop *loop, const struct vb_stream_events *events, void *owner)
 {
-    struct vb_stream *stream = vb_zalloc(sizeof(*stream));
+    struct vb_stream *stream = calloc(1, sizeof(*stream));
     if (stream == NULL)
         return NULL;
     stream->magic = STREAM_MAGIC;

@@ -122,7 +122,7 @@ static int spawn_process(struct vb_child *child)
     struct vb_master *master = child->master;
     unsigned n_listeners = master->conf->n_listeners, count = VB_FD_LISTEN + n_listeners;
     char index[16], slot[16];
-    uv_stdio_container_t *stdio = vb_zalloc(count * sizeof(*stdio));
+    uv_stdio_container_t *stdio = calloc(count, sizeof(*stdio));
     if (stdio == NULL)
         return -ENOMEM;
     stdio[0].flags = UV_IGNORE;
@@ -175,7 +175,7 @@ static void spawn(struct vb_child *child)
 
 int vb_children_open(struct vb_master *master)
 {
-    master->children = vb_zalloc(master->n_workers * sizeof(*master->children));
+    master->children = calloc(master->n_workers, sizeof(*master->children));
     if (master->children == NULL)
         return -ENOMEM;
     for (unsigned i = 0; i < master->n_workers; i++) {

@@ -46,7 +46,7 @@ static void *thread_main(void *arg)
 int vb_logger_start(struct vb_logger **ret_logger)
 {
     int fds[2];
-    struct vb_logger *logger = vb_zalloc(sizeof(*logger));
+    struct vb_logger *logger = calloc(1, sizeof(*logger));
     if (logger == NULL)
         return -ENOMEM;
     int r = -ENOMEM;

@@ -339,7 +339,7 @@ static const struct vb_stream_events events = {
 
 void vb_client_open(struct vb_proxy *proxy, int fd, const struct sockaddr *peer)
 {
-    struct vb_client *c = vb_zalloc(sizeof(*c));
+    struct vb_client *c = calloc(1, sizeof(*c));
     if (c == NULL) {
         close(fd);
         return;

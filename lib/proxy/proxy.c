@@ -47,7 +47,7 @@ static void close_pools(struct vb_proxy *proxy)
 int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_shm *shm, unsigned slot,
                   const struct vb_conf *conf)
 {
-    struct vb_proxy *proxy = vb_zalloc(sizeof(*proxy));
+    struct vb_proxy *proxy = calloc(1, sizeof(*proxy));
     if (proxy == NULL)
         return -ENOMEM;
     unsigned backends = vb_shm_capacity(shm).backends;
@@ -68,9 +68,9 @@ int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_s
     vb_timer_list_open(&proxy->drain, loop, DRAIN_QUIET_MS);
     proxy->to_client.size = conf->limits.header_bytes + SCRATCH_ROOM;
     proxy->to_client.scratch = malloc(proxy->to_client.size);
-    proxy->pools = vb_zalloc(conf->n_pools * sizeof(*proxy->pools));
-    proxy->idle = vb_zalloc(backends * sizeof(*proxy->idle));
-    proxy->listeners = vb_zalloc(conf->n_listeners * sizeof(struct vb_listener *));
+    proxy->pools = calloc(conf->n_pools, sizeof(*proxy->pools));
+    proxy->idle = calloc(backends, sizeof(*proxy->idle));
+    proxy->listeners = calloc(conf->n_listeners, sizeof(struct vb_listener *));
     int r = -ENOMEM;
     if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->idle == NULL || proxy->listeners == NULL)
         goto fail;

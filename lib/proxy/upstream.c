@@ -357,7 +357,7 @@ static int connect_new(struct vb_upstream **ret_upstream, struct vb_proxy *proxy
     struct vb_health_record record;
     if (!vb_shm_read_health(proxy->shm, backend, &record) || record.address_len == 0)
         return -EHOSTUNREACH; /* its name has not been resolved */
-    struct vb_upstream *u = vb_zalloc(sizeof(*u));
+    struct vb_upstream *u = calloc(1, sizeof(*u));
     if (u == NULL)
         return -ENOMEM;
     u->magic = UPSTREAM_MAGIC;

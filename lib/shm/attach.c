@@ -23,7 +23,7 @@ int vb_shm_default_path(char *to, size_t size, const char *name)
 
 struct vb_shm *shm_new(void)
 {
-    struct vb_shm *shm = vb_zalloc(sizeof(*shm));
+    struct vb_shm *shm = calloc(1, sizeof(*shm));
     if (shm == NULL)
         return NULL;
     shm->lock_fd = -1;

@@ -1,5 +1,5 @@
-/* Allocation and error sentences. */
-#include "vb/base.h"
+/* Error sentences. */
+#include "vb/err.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -7,13 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "vb/err.h"
 #include "vb/str.h"
-
-void *vb_zalloc(size_t size)
-{
-    return calloc(1, size);
-}
 
 int vb_fail(struct vb_error *err, int code, const char *fmt, ...)
 {
