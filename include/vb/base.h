@@ -29,7 +29,5 @@
         cast_;                                                                                                         \
     })
 
-/* Memory is asked for in sizes that we chose ourselves; where there is none left, NULL says so and the caller copes. */
-void *calloc(1, size_t size);
 
 #endif

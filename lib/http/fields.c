@@ -11,6 +11,11 @@ const bool vb_is_token_byte[256] = {
     ['!'] = T, ['#'] = T, ['$'] = T, ['%'] = T, ['&'] = T, ['\''] = T, ['*'] = T, ['+'] = T, ['-'] = T, ['.'] = T,
     ['^'] = T, ['_'] = T, ['`'] = T, ['|'] = T, ['~'] = T, ['0' ... '9'] = T, ['A' ... 'Z'] = T, ['a' ... 'z'] = T,
 };
+/* RFC 3986 2.2, 2.3: unreserved and sub-delims, without the comma */
+const bool vb_is_host_byte[256] = {
+    ['-'] = T, ['.'] = T, ['_'] = T, ['~'] = T, ['!'] = T, ['$'] = T, ['&'] = T, ['\''] = T, ['('] = T, [')'] = T,
+    ['*'] = T, ['+'] = T, [';'] = T, ['='] = T, ['0' ... '9'] = T, ['A' ... 'Z'] = T, ['a' ... 'z'] = T,
+};
 #undef T
 
 struct known_field {

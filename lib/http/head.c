@@ -2,6 +2,8 @@
  * The strict scanner of heads: one pass over the bytes, line by line, then the rules that concern several fields at
  * once. It accepts CRLF only, no folded lines, no control bytes (RFC 9112 2.2, 5.1, 5.2).
  */
+#include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 
 #include "fields.h"
@@ -164,33 +166,46 @@ static int parse_version(struct scan *s, struct vb_str text)
     return 0;
 }
 
+/* reg-name or IPv4address, without the comma, which would make a list (RFC 3986 3.2.2) */
+static bool is_reg_name(struct vb_str text)
+{
+    for (size_t i = 0; i < text.n; i++) {
+        if (vb_is_host_byte[(unsigned char)text.p[i]])
+            continue;
+        if (text.p[i] != '%' || text.n - i < 3 || !isxdigit((unsigned char)text.p[i + 1]) ||
+            !isxdigit((unsigned char)text.p[i + 2]))
+            return false;
+        i += 2;
+    }
+    return text.n > 0;
+}
+
+static bool is_ipv6(struct vb_str text)
+{
+    char address[INET6_ADDRSTRLEN];
+    struct in6_addr ignored;
+    if (text.n >= sizeof(address))
+        return false;
+    memcpy(address, text.p, text.n);
+    address[text.n] = '\0';
+    return inet_pton(AF_INET6, address, &ignored) == 1;
+}
+
 /* host [ ":" port ] without userinfo, path or list (RFC 9110 4.2, 7.2; RFC 3986 3.2.2) */
 static bool is_authority(struct vb_str text)
 {
-    const char *p = text.p, *end = text.p + text.n;
-    if (p < end && *p == '[') {
-        const char *close = memchr(p, ']', text.n);
-        if (close == NULL || close == p + 1)
-            return false;
-        for (const char *c = p + 1; c < close; c++)
-            if (strchr("0123456789abcdefABCDEF:.%", *c) == NULL)
-                return false;
-        p = close + 1;
-    } else {
-        const char *host = p;
-        while (p < end && *p != ':') {
-            if (!vb_is_token_byte[(unsigned char)*p] && strchr("();=", *p) == NULL)
-                return false;
-            p++;
-        }
-        if (p == host)
-            return false;
-    }
-    if (p == end)
+    bool bracket = text.n > 0 && text.p[0] == '[';
+    const char *end = text.p + text.n, *stop = memchr(text.p, bracket ? ']' : ':', text.n);
+    if (bracket && (stop == NULL || !is_ipv6((struct vb_str){text.p + 1, (size_t)(stop - text.p - 1)})))
+        return false;
+    if (!bracket && !is_reg_name((struct vb_str){text.p, (size_t)((stop == NULL ? end : stop) - text.p)}))
+        return false;
+    const char *port = stop == NULL ? end : bracket ? stop + 1 : stop;
+    if (port == end)
         return true;
-    uint64_t port;
-    struct vb_str digits = {p + 1, (size_t)(end - p - 1)};
-    return *p == ':' && (digits.n == 0 || vb_parse_u64(digits, 65535, &port) == 0);
+    uint64_t value;
+    struct vb_str digits = {port + 1, (size_t)(end - port - 1)};
+    return *port == ':' && (digits.n == 0 || vb_parse_u64(digits, 65535, &value) == 0);
 }
 
 /* http://authority[/path][?query] -> host and an origin-form target (RFC 9112 3.2.2) */
@@ -223,6 +238,8 @@ static int parse_target(struct scan *s, struct vb_str target)
         return refuse(s, 400, "the request target is empty or has a character that it may not have");
     if (vb_str_eq(head->method, VB_STR("CONNECT")))
         return refuse(s, 405, "CONNECT is not served here");
+    if (vb_str_eq(head->method, VB_STR("TRACE"))) /* to pass it on we would have to obey Max-Forwards (RFC 9110 7.6.2) */
+        return refuse(s, 405, "TRACE is not served here");
     if (target.p[0] == '/')
         return 0;
     if (vb_str_eq(target, VB_STR("*"))) {
@@ -307,8 +324,10 @@ ssize_t vb_h1_parse_request(const char *bytes, size_t n, const struct vb_head_li
     }
     if (r < 0)
         return r;
-    if (r == 0)
-        return n >= limits->bytes ? too_large(&s, true) : check_first_bytes(&s);
+    if (r == 0) {
+        r = check_first_bytes(&s);
+        return r == 0 && n >= limits->bytes ? too_large(&s, true) : r;
+    }
     head->raw.p = line.p;
     r = parse_request_line(&s, line);
     if (r == 0)

@@ -6,7 +6,7 @@
 
 #include "vb/base.h"
 
-extern const bool vb_is_token_byte[256];
+extern const bool vb_is_token_byte[256], vb_is_host_byte[256];
 
 /* Length of the token at the start. */
 static inline size_t vb_scan_token(const char *p, size_t n)
