@@ -158,8 +158,8 @@ def test_a_client_notices_a_cut_response(balancer, backend, data):
     with pytest.raises((Truncated, ConnectionError)):
         get(lb.port)
     lb.wait_log(there.address)
-    assert lb.backend(there)["errors"] == 1
     lb.wait_idle()
+    assert lb.backend(there)["errors"] == 1
 
 
 @pytest.mark.parametrize("data", CUT.values(), ids=CUT)

@@ -63,6 +63,7 @@ def test_a_kept_connection_that_closes_as_it_is_used_is_no_error_for_get(balance
     lb = balancer(there)
     with Client(lb.port) as client:
         assert [client.get().status for _ in range(10)] == [200] * 10
+    lb.wait_idle()
     row = lb.backend(there)
     assert row["retries"] >= 9 and row["errors"] == 0
 

@@ -61,6 +61,7 @@ def test_counters_go_on_after_a_crash(balancer, backend):
     for n in (10, 20):
         for _ in range(10):
             get(lb.port)
+        lb.wait_idle()
         assert lb.vbctl("status")["requests"] == n
         assert lb.backend(there)["requests"] == n
         pid, = lb.worker_pids()

@@ -41,6 +41,7 @@ def test_502_when_the_backend_fails(balancer, backend, answer, word):
     assert get(lb.port).text == "fine"
     line, = lb.wait_log(there.address)
     assert word in line
+    lb.wait_idle()
     row = lb.backend(there)
     assert (row["requests"], row["errors"]) == (2, 1)
     assert len(there.connections) == 2, "a broken connection is not used again"

@@ -15,9 +15,9 @@ def test_ten_thousand_requests_and_a_stop(balancer, demos):
                 client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10)  # pipelined, ten at a time
                 assert [client.response().status for _ in range(10)] == [200] * 10
     at_once(8, batch)
+    lb.wait_idle()
     assert lb.vbctl("status")["requests"] == REQUESTS // 80 * 80
     assert sum(row["requests"] for row in lb.vbctl("backends")["backends"]) == REQUESTS // 80 * 80
-    lb.wait_idle()
     lb.stop()  # a leak fails it
 
 

@@ -49,6 +49,7 @@ def test_a_thousand_requests(balancer, nginx, workers):
     with Load(lb.port, clients=8, target="/page") as load:
         load.wait(1000)
     assert load.failures() == []
+    lb.wait_idle()
     rows = lb.vbctl("backends")["backends"]
     assert abs(rows[0]["requests"] - rows[1]["requests"]) <= 1
 

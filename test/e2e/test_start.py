@@ -90,6 +90,7 @@ def test_it_listens_on_several_addresses(balancer, backend):
     ports = [free_port(), free_port()]
     lb = balancer(backend(), workers=2, port=ports[0], config={"listen": [f"127.0.0.1:{port}" for port in ports]})
     assert [get(port).status for port in ports * 4] == [200] * 8
+    lb.wait_idle()
     assert lb.vbctl("status")["requests"] == 8
 
 

@@ -70,6 +70,7 @@ def test_figures_agree_with_what_was_sent(balancer, backend, workers):
     lb = balancer([ok, bad], workers=workers)
     for _ in range(20):
         get(lb.port)
+    lb.wait_idle()
     status, rows, stats = lb.vbctl("status"), lb.vbctl("backends")["backends"], lb.vbctl("stats")
     assert (status["requests"], status["errors"], status["in_flight"]) == (20, 10, 0)
     assert [row["requests"] for row in rows] == [10, 10]
@@ -82,10 +83,12 @@ def test_percentiles_are_near_the_truth(balancer, demos):
     demo, = demos(1)
     lb = balancer(demo)
     assert {response.status for response in at_once(10, lambda _: get(lb.port, "/work?ms=100"))} == {200}
+    lb.wait_idle()
     row = lb.backend(demo)
     assert 95 <= row["p50_ms"] <= row["p99_ms"] < 1000
     for _ in range(30):
         get(lb.port, "/")
+    lb.wait_idle()
     row = lb.backend(demo)
     assert row["p50_ms"] < 95 <= row["p99_ms"], "30 of 40 were quick"
 
@@ -212,6 +215,7 @@ def test_reply_statuses_are_counted(balancer, backend):
     lb = balancer(there := backend([reply(status=f"{code} X") for code in (200, 201, 301, 404, 500, 503)]))
     for _ in range(6):
         get(lb.port)
+    lb.wait_idle()
     row = lb.backend(there)
     figures = [row.get(f"responses_{n}xx") for n in (2, 3, 4, 5)]
     assert figures in ([2, 1, 1, 2], [None] * 4)
