@@ -121,7 +121,7 @@ static void conn_done(struct conn *conn)
     if (!conn->reply.keep_alive)
         conn_end(conn, vb_stream_finish);
     else
-        conn->phase = vb_stream_queued(conn->stream) > 0 ? PHASE_FLUSH : PHASE_HEAD;
+        conn->phase = vb_stream_queued(conn->stream) ? PHASE_FLUSH : PHASE_HEAD;
 }
 
 /* ---- answering --------------------------------------------------------------------------------------------------- */
@@ -354,7 +354,7 @@ static void settle(struct conn *conn)
         conn_end(conn, vb_stream_finish);
     else if (conn->ended && (phase == PHASE_BODY || phase == PHASE_ECHO || phase == PHASE_HANG))
         conn_end(conn, vb_stream_reset);
-    else if (vb_buf_len(&conn->in) >= IN_MAX || (phase == PHASE_ECHO && vb_stream_queued(conn->stream) > 0))
+    else if (vb_buf_len(&conn->in) >= IN_MAX || (phase == PHASE_ECHO && vb_stream_queued(conn->stream)))
         vb_stream_pause(conn->stream);
     else
         vb_stream_resume(conn->stream);

@@ -1,8 +1,10 @@
 /* vibebalancer: the command line. What it starts lives in lib/proc. */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vb/conf.h"
 #include "vb/proc.h"
@@ -92,17 +94,39 @@ static int take_option(struct command_line *line, int option, const char *value)
     }
 }
 
+/*
+ * Whoever starts us with 0, 1 or 2 closed would see the segment or a listening socket get that number, and then what is
+ * meant for standard error be written there, and workers keep it open.
+ */
+static int open_standard_files(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd < 0)
+        return -errno;
+    close(fd);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option long_options[] = {
-        {"config", required_argument, NULL, 'c'},  {"workers", required_argument, NULL, 'w'},
-        {"check", no_argument, NULL, 'k'},         {"name", required_argument, NULL, 'n'},
-        {"segment", required_argument, NULL, 's'}, {"log-level", required_argument, NULL, 'l'},
-        {"version", no_argument, NULL, 'v'},       {"help", no_argument, NULL, 'h'},
+        {"config", required_argument, NULL, 'c'},
+        {"workers", required_argument, NULL, 'w'},
+        {"check", no_argument, NULL, 'k'},
+        {"name", required_argument, NULL, 'n'},
+        {"segment", required_argument, NULL, 's'},
+        {"log-level", required_argument, NULL, 'l'},
+        {"version", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     struct command_line line = {.options = {.workers = -1, .log_level = VB_LOG_INFO}};
     int option;
+    if (open_standard_files() < 0)
+        return VB_EXIT_FAILED;
     if (argc > 1 && strcmp(argv[1], VB_WORKER_WORD) == 0)
         return vb_worker_run(argc, argv);
     while ((option = getopt_long(argc, argv, "c:", long_options, NULL)) != -1) {

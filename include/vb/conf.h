@@ -14,8 +14,8 @@
 #include "vb/base.h"
 #include "vb/err.h"
 
-#define VB_NAME_MAX     63   /* names of instances, pools and backends, in bytes */
-#define VB_HOST_MAX     253  /* RFC 1035 2.3.4 */
+#define VB_NAME_MAX     63  /* names of instances, pools and backends, in bytes */
+#define VB_HOST_MAX     253 /* RFC 1035 2.3.4 */
 #define VB_WORKERS_MAX  64
 #define VB_WEIGHT_MAX   256
 #define VB_BACKENDS_MAX 4096 /* most that `segment.backends` may ask for */
@@ -30,8 +30,8 @@ struct vb_conf_listener {
 };
 
 struct vb_conf_backend {
-    char name[VB_NAME_MAX + 1];    /* unique in its pool; the address where the file gives none */
-    char host[VB_HOST_MAX + 1];    /* a host name or an IP literal without brackets */
+    char name[VB_NAME_MAX + 1]; /* unique in its pool; the address where the file gives none */
+    char host[VB_HOST_MAX + 1]; /* a host name or an IP literal without brackets */
     uint16_t port;
     char address[VB_HOST_MAX + 9]; /* `host:port` or `[v6]:port` */
     unsigned weight;               /* 1..VB_WEIGHT_MAX */
@@ -44,11 +44,11 @@ struct vb_conf_status_range {
 
 struct vb_conf_health {
     bool enabled;
-    char *path;                  /* NULL: a TCP connect is the check */
-    char *host;                  /* Host header of checks; "" means the backend's address */
+    char *path; /* NULL: a TCP connect is the check */
+    char *host; /* Host header of checks; "" means the backend's address */
     uint64_t interval_ms, fast_interval_ms, timeout_ms;
     unsigned rise, fall;
-    unsigned port;               /* 0: the backend's own */
+    unsigned port; /* 0: the backend's own */
     struct vb_conf_status_range expect[16];
     unsigned n_expect;
 };
@@ -60,50 +60,50 @@ struct vb_conf_pool {
     unsigned n_backends;
     struct vb_conf_health health;
     struct {
-        unsigned idle;           /* connections a worker keeps for each backend */
+        unsigned idle; /* connections a worker keeps for each backend */
         uint64_t timeout_ms;
     } keepalive;
     struct {
         uint64_t connect_ms;
-        uint64_t response_ms;    /* to the first byte of the response */
-        uint64_t idle_ms;        /* between bytes of a body */
+        uint64_t response_ms; /* to the first byte of the response */
+        uint64_t idle_ms;     /* between bytes of a body */
     } timeouts;
 };
 
 struct vb_conf {
     char name[VB_NAME_MAX + 1];
-    unsigned workers;            /* 0: auto */
+    unsigned workers; /* 0: auto */
     struct vb_conf_listener *listeners;
     unsigned n_listeners;
-    struct vb_conf_pool *pools;  /* the first one takes all requests */
+    struct vb_conf_pool *pools; /* the first one takes all requests */
     unsigned n_pools;
     struct {
-        uint64_t header_ms;      /* for a whole request head, from its first byte */
-        uint64_t body_ms;        /* between bytes of a request body */
-        uint64_t keepalive_ms;   /* between requests */
+        uint64_t header_ms;    /* for a whole request head, from its first byte */
+        uint64_t body_ms;      /* between bytes of a request body */
+        uint64_t keepalive_ms; /* between requests */
     } timeouts;
     struct {
-        size_t header_bytes;     /* a whole head, request or response */
+        size_t header_bytes; /* a whole head, request or response */
         unsigned headers;
         unsigned requests_per_connection; /* 0: no limit */
     } limits;
     struct {
-        bool forwarded;          /* X-Forwarded-For, -Proto, -Host */
+        bool forwarded;                   /* X-Forwarded-For, -Proto, -Host */
         char request_id[VB_NAME_MAX + 1]; /* name of the field; "" turns it off */
         bool via;
     } headers;
     uint64_t shutdown_grace_ms;
     struct {
-        char *path;              /* NULL: /dev/shm/vibebalancer-NAME */
-        unsigned backends;       /* capacity */
+        char *path;        /* NULL: /dev/shm/vibebalancer-NAME */
+        unsigned backends; /* capacity */
     } segment;
 };
 
 /*
- * Reads and checks `text` (n bytes). Every error found (past a hundred they are only counted) goes to `errors`, in order
- * of line, as a `FILE:LINE:COLUMN: message` line; where there is none, warnings do, as `FILE:LINE:COLUMN: warning:
- * message`. `file` is only for these. 0 and a configuration that the caller frees; -EINVAL when there were errors;
- * -ENOMEM.
+ * Reads and checks `text` (n bytes). Every error found (past a hundred they are only counted) goes to `errors`, in
+ * order of line, as a `FILE:LINE:COLUMN: message` line; where there is none, warnings do, as `FILE:LINE:COLUMN:
+ * warning: message`. `file` is only for these. 0 and a configuration that the caller frees; -EINVAL when there were
+ * errors; -ENOMEM.
  */
 int vb_conf_parse(const char *file, const char *text, size_t n, FILE *errors, struct vb_conf **ret_conf);
 

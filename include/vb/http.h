@@ -37,10 +37,10 @@ enum vb_field_id {
 };
 
 struct vb_field {
-    struct vb_str name;  /* its first byte is where the line begins */
-    struct vb_str value; /* without the white space around it */
-    const char *line_end; /* behind the line's CRLF */
-    uint8_t id;          /* enum vb_field_id */
+    struct vb_str name;       /* its first byte is where the line begins */
+    struct vb_str value;      /* without the white space around it */
+    const char *line_end;     /* behind the line's CRLF */
+    uint8_t id;               /* enum vb_field_id */
     bool named_by_connection; /* hop-by-hop because the Connection field says so (RFC 9110 7.6.1) */
 };
 
@@ -54,21 +54,21 @@ enum vb_framing { VB_FRAMING_NONE, VB_FRAMING_LENGTH, VB_FRAMING_CHUNKED, VB_FRA
  * one, not each connection, because a head is parsed and passed on in one go.
  */
 struct vb_head {
-    struct vb_str raw;    /* request line or status line, fields, and the empty line */
+    struct vb_str raw; /* request line or status line, fields, and the empty line */
     /* requests */
     struct vb_str method;
-    struct vb_str target; /* to forward: origin-form, or `*` (RFC 9112 3.2) */
-    struct vb_str host;   /* to forward; empty in an HTTP/1.0 request without one */
+    struct vb_str target;  /* to forward: origin-form, or `*` (RFC 9112 3.2) */
+    struct vb_str host;    /* to forward; empty in an HTTP/1.0 request without one */
     bool host_from_target; /* the target was in absolute-form: its authority replaces the Host field */
     /* responses */
     unsigned status;
     struct vb_str reason;
     /* both */
-    unsigned minor;       /* HTTP/1.minor: 0 or 1 */
-    bool keep_alive;      /* the sender wants the connection to persist (RFC 9112 9.3) */
+    unsigned minor;  /* HTTP/1.minor: 0 or 1 */
+    bool keep_alive; /* the sender wants the connection to persist (RFC 9112 9.3) */
     enum vb_framing framing;
-    uint64_t length;      /* body bytes, with VB_FRAMING_LENGTH */
-    uint32_t present;     /* bit set of enum vb_field_id */
+    uint64_t length;  /* body bytes, with VB_FRAMING_LENGTH */
+    uint32_t present; /* bit set of enum vb_field_id */
     unsigned n_fields;
     struct vb_field fields[VB_FIELDS_MAX];
 };
@@ -125,6 +125,7 @@ struct vb_body_reader {
     uint64_t body_bytes, other_bytes; /* other: chunk lines and trailers, bounded in proportion to the body */
     enum vb_framing framing;
     bool complete, headers_complete, skip_body;
+    bool after_cr; /* the last byte of a chunk line or trailer that was read is a CR */
 };
 
 enum vb_message_kind { VB_REQUEST, VB_RESPONSE };
@@ -164,7 +165,7 @@ struct vb_forward_response {
 
 ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, const struct vb_forward_response *how);
 
-/* Bytes that the two functions may add to the head that came in, names and values in `how` aside. */
+/* Bytes that the two functions may add to the head that came in, twice its host and the texts in `how` aside. */
 #define VB_HEAD_ROOM 512
 
 /* Writes a chunk's size line, for which `to` has VB_CHUNK_LINE_MAX bytes; its length. Data and "\r\n" follow it. */

@@ -1,9 +1,10 @@
 /*
- * The log: one line for each event, `TIME LEVEL PROCESS: text`, each line one write(2) of at most VB_LOG_LINE_MAX bytes,
- * so that lines of several processes never mix in a pipe. Process-level code logs; libraries below return errors.
+ * The log: one line for each event, `TIME LEVEL PROCESS: text`, each line one write(2) of at most VB_LOG_LINE_MAX
+ * bytes, so that lines of several processes never mix in a pipe. Process-level code logs; libraries below return
+ * errors.
  *
- * Writing never blocks a worker: its descriptor is a non-blocking pipe that the master's log thread empties. A line that
- * does not fit in the pipe is dropped and counted.
+ * Writing never blocks a worker: its descriptor is a non-blocking pipe that the master's log thread empties. A line
+ * that does not fit in the pipe is dropped and counted.
  */
 #ifndef VB_LOG_H
 #define VB_LOG_H

@@ -52,7 +52,7 @@ struct vb_shm_capacity {
 struct vb_shm_header {
     uint64_t magic;
     uint32_t version;
-    vb_u32 ready;               /* 1, with release order, once everything else is there */
+    vb_u32 ready; /* 1, with release order, once everything else is there */
     uint32_t header_size, pool_size, backend_size, worker_size, traffic_size;
     struct vb_shm_capacity cap;
     uint64_t pools_at, backends_at, workers_at, in_flight_at, traffic_at, total_size; /* bytes from the start */
@@ -62,15 +62,15 @@ struct vb_shm_header {
     char config_file[256];
     uint64_t start_wall_us;
     int32_t master_pid;
-    vb_u32 state;               /* enum vb_instance_state */
-    vb_u32 generation;          /* of the configuration, from 1 */
+    vb_u32 state;      /* enum vb_instance_state */
+    vb_u32 generation; /* of the configuration, from 1 */
     vb_u32 workers_wanted;
 };
 
 struct vb_shm_pool {
     vb_u32 used;
     char name[VB_SHM_NAME_MAX];
-    char balance[24];           /* the policy's name */
+    char balance[24]; /* the policy's name */
     /* Grows whenever the set of backends that may be picked, or a weight, changes: workers then look again. */
     alignas(64) vb_u32 epoch;
     /* The next ticket of round robin, shared by all workers. */
@@ -79,24 +79,24 @@ struct vb_shm_pool {
 
 /* What the health thread knows of a backend. Several words: read it with vb_shm_read_health. */
 struct vb_health_record {
-    uint64_t checks, failures;  /* probes made, and how many of them failed */
-    uint64_t history;           /* the last 64 results, the newest in bit 0, 1 = passed; valid up to `checks` */
-    uint64_t changed_wall_us;   /* when `health` took its present value; 0: never */
-    uint64_t last_wall_us;      /* end of the last probe; 0: none yet */
+    uint64_t checks, failures; /* probes made, and how many of them failed */
+    uint64_t history;          /* the last 64 results, the newest in bit 0, 1 = passed; valid up to `checks` */
+    uint64_t changed_wall_us;  /* when `health` took its present value; 0: never */
+    uint64_t last_wall_us;     /* end of the last probe; 0: none yet */
     uint32_t last_latency_us;
     uint32_t transitions;
-    char reason[104];           /* of the last failure, e.g. "connection refused"; empty: none yet */
-    uint32_t address_len;       /* 0: the name has not been resolved */
+    char reason[104];     /* of the last failure, e.g. "connection refused"; empty: none yet */
+    uint32_t address_len; /* 0: the name has not been resolved */
     struct sockaddr_storage address;
 };
 
 struct vb_shm_backend {
     vb_u32 used;
-    vb_u32 incarnation;         /* grows each time the slot is given to another backend */
-    vb_u32 pool;                /* index */
-    vb_u32 admin;               /* enum vb_admin_state */
+    vb_u32 incarnation; /* grows each time the slot is given to another backend */
+    vb_u32 pool;        /* index */
+    vb_u32 admin;       /* enum vb_admin_state */
     vb_u32 weight;
-    vb_u32 health;              /* enum vb_health_state, on its own because every pick reads it */
+    vb_u32 health; /* enum vb_health_state, on its own because every pick reads it */
     char name[VB_SHM_NAME_MAX];
     char address[VB_SHM_ADDRESS_MAX]; /* as configured: host:port */
     alignas(64) vb_u32 record_seq;
@@ -106,13 +106,13 @@ struct vb_shm_backend {
 enum vb_stat_kind { VB_STAT_COUNTER, VB_STAT_GAUGE };
 
 struct vb_shm_worker {
-    vb_u32 state;               /* enum vb_worker_state */
-    vb_u32 index;               /* 0..N-1: which listening sockets it serves */
+    vb_u32 state; /* enum vb_worker_state */
+    vb_u32 index; /* 0..N-1: which listening sockets it serves */
     vb_u32 generation;
     _Atomic int32_t pid;
     vb_u64 start_wall_us;
-    vb_u64 restarts;            /* workers that died in this slot and were replaced */
-    vb_u64 requests_before;     /* value of `requests` when this process took the slot */
+    vb_u64 restarts;        /* workers that died in this slot and were replaced */
+    vb_u64 requests_before; /* value of `requests` when this process took the slot */
     alignas(128) char stats_begin[0];
 #define VB_WORKER_STAT(field, kind, help) vb_u64 field;
 #include "vb/stats.def"
@@ -141,9 +141,10 @@ uint64_t vb_shm_memory(const struct vb_shm *shm);
 
 /*
  * Makes the segment of a new instance at `path`, reserves its pages (the traffic rows of a backend when that is added),
- * and holds a lock on it for as long as the process lives: that lock decides who is master. The new file takes the place of one that a dead master left. The
- * header is filled in except for `ready`; nobody can attach before vb_shm_publish.
- * -EBUSY: a living master has it. -ENOSPC: no room; the sentence says how much is needed. Others: negative errno.
+ * and holds a lock on it for as long as the process lives: that lock decides who is master. The new file takes the
+ * place of one that a dead master left. The header is filled in except for `ready`; nobody can attach before
+ * vb_shm_publish. -EBUSY: a living master has it. -ENOSPC: no room; the sentence says how much is needed. Others:
+ * negative errno.
  */
 int vb_shm_create(struct vb_shm **ret_shm, const char *path, const char *name, struct vb_shm_capacity cap,
                   struct vb_error *err);

@@ -14,7 +14,7 @@ struct vb_str {
 
 #define VB_STR(literal) ((struct vb_str){(literal), sizeof(literal) - 1})
 /* For printf("%.*s", VB_STR_ARGS(s)) */
-#define VB_STR_ARGS(s)  ((int)(s).n), ((s).p)
+#define VB_STR_ARGS(s) ((int)(s).n), ((s).p)
 
 static inline struct vb_str vb_str(const char *text)
 {
@@ -41,7 +41,8 @@ int vb_parse_duration(struct vb_str text, uint64_t *ret_ms);
 /* `512 16KiB 64MiB 1GiB`: bytes. -EINVAL, -ERANGE. */
 int vb_parse_size(struct vb_str text, uint64_t *ret_bytes);
 
-/* How many single-character edits turn a into b: for "did you mean". Both at most 63 characters, else a large number. */
+/* How many single-character edits turn a into b: for "did you mean". Both at most 63 characters, else a large number.
+ */
 unsigned vb_edit_distance(const char *a, const char *b);
 
 #endif

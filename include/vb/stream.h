@@ -46,8 +46,11 @@ int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const
  */
 int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned n);
 
-/* Bytes queued and not yet given to the kernel. */
-size_t vb_stream_queued(const struct vb_stream *stream);
+/* Is anything queued that the kernel has not taken yet? */
+bool vb_stream_queued(const struct vb_stream *stream);
+
+/* Bytes that the peer has not acknowledged yet, queued here or in the kernel. Costs a system call: for time-outs. */
+size_t vb_stream_unsent(const struct vb_stream *stream);
 
 /* No `data` until vb_stream_resume. Idempotent; each change costs system calls, so only for real back-pressure. */
 void vb_stream_pause(struct vb_stream *stream);

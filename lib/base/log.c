@@ -50,8 +50,8 @@ void vb_log(enum vb_log_level level, const char *fmt, ...)
     if (!vb_log_enabled(level))
         return;
     char line[VB_LOG_LINE_MAX], stamp[32];
-    int head = snprintf(line, sizeof(line), "%s %-5s %s: ",
-                        vb_clock_format(stamp, sizeof(stamp), vb_clock_wall_us()), level_names[level], the_log.process);
+    int head = snprintf(line, sizeof(line), "%s %-5s %s: ", vb_clock_format(stamp, sizeof(stamp), vb_clock_wall_us()),
+                        level_names[level], the_log.process);
     size_t room = sizeof(line) - (size_t)head - 1;
     va_list args;
     va_start(args, fmt);

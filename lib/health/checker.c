@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <uv.h>
 
 #include "probe.h"
@@ -17,6 +18,7 @@
 
 /* Where checks are off, a name that resolved is looked up again this often; one that did not, at the interval. */
 #define LOOK_UP_AGAIN_MS 30000
+#define RESOLVER_THREADS "32"
 
 /* A backend and its schedule. */
 struct check {
@@ -80,8 +82,7 @@ static void log_transition(const struct check *check, bool passed, uint64_t befo
     char since[48] = "";
     count_usable(shm, atomic_load(&backend->pool), &usable, &all);
     if (before_wall_us != 0)
-        snprintf(since, sizeof(since), " after %.1f s",
-                 (double)(check->record.changed_wall_us - before_wall_us) / 1e6);
+        snprintf(since, sizeof(since), " after %.1f s", (double)(check->record.changed_wall_us - before_wall_us) / 1e6);
     if (passed)
         vb_log_info("backend %s/%s (%s) is UP%s; %u of %u usable", check->probe.pool->name, backend->name,
                     backend->address, since, usable, all);
@@ -232,6 +233,8 @@ int vb_health_start(struct vb_health **ret_health, struct vb_shm *shm, const str
     struct vb_health *health = calloc(1, sizeof(*health));
     if (health == NULL)
         return -ENOMEM;
+    /* libuv lets half of its threads resolve names: of the usual 4 two dead names would keep all others waiting. */
+    setenv("UV_THREADPOOL_SIZE", RESOLVER_THREADS, 0);
     health->shm = shm;
     health->conf = conf;
     health->first_round = first_round;

@@ -2,11 +2,15 @@
  * One probe.
  *
  * A name may have several addresses (localhost has 127.0.0.1 and ::1): IPv4 first, the next one when a connect fails;
- * the one that works is the backend's address until it fails.
+ * the one that works is the backend's address until it fails or its name says otherwise.
  *
- * Happy path: (resolve) -> connect -> TCP check: passed. HTTP check: -> GET -> response head -> status expected: passed.
- * Failure: the name does not resolve; connect refused or unreachable; closed or garbage instead of an answer; another
- * status; or the whole takes longer than health.timeout. Each gives one sentence, which vbctl and the log show.
+ * Once an address is known, looking the name up again goes on beside the probes: a resolver that is slow or down takes
+ * no backend away. Only the first look-up is waited for.
+ *
+ * Happy path: (first time: resolve) -> connect -> TCP check: passed. HTTP check: -> GET -> response head -> status
+ * expected: passed. Failure: the name does not resolve; connect refused or unreachable; closed or garbage instead of an
+ * answer; another status; or the whole takes longer than health.timeout. Each gives one sentence, which vbctl and the
+ * log show.
  */
 #include "probe.h"
 
@@ -46,7 +50,9 @@ static void on_timeout(struct vb_timer *timer)
     struct vb_probe *probe = vb_container_of(timer, struct vb_probe, timer);
     uint64_t ms = probe->pool->health.timeout_ms;
     char reason[64];
-    if (ms % 1000 == 0)
+    if (probe->tried == 0)
+        vb_copy(reason, sizeof(reason), "its name has not been resolved yet");
+    else if (ms % 1000 == 0)
         snprintf(reason, sizeof(reason), "timeout after %us", (unsigned)(ms / 1000));
     else
         snprintf(reason, sizeof(reason), "timeout after %ums", (unsigned)ms);
@@ -196,8 +202,21 @@ static void add_address(struct vb_probe *probe, const struct sockaddr *address, 
     set_port(&added->address, probe->port);
 }
 
-static void use_addresses(struct vb_probe *probe, const struct addrinfo *found)
+static bool same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
 {
+    if (a->ss_family != b->ss_family)
+        return false;
+    if (a->ss_family == AF_INET6)
+        return memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr, &((const struct sockaddr_in6 *)b)->sin6_addr,
+                      sizeof(struct in6_addr)) == 0;
+    return ((const struct sockaddr_in *)a)->sin_addr.s_addr == ((const struct sockaddr_in *)b)->sin_addr.s_addr;
+}
+
+/* The address in use stays that if the name still has it. False: it does not. */
+static bool use_addresses(struct vb_probe *probe, const struct addrinfo *found)
+{
+    bool had = probe->n_addresses > 0;
+    struct sockaddr_storage before = probe->addresses[probe->current].address;
     probe->n_addresses = probe->current = 0;
     probe->resolved_ms = vb_loop_now_ms(probe->loop);
     for (const struct addrinfo *one = found; one != NULL; one = one->ai_next)
@@ -206,35 +225,52 @@ static void use_addresses(struct vb_probe *probe, const struct addrinfo *found)
     for (const struct addrinfo *one = found; one != NULL; one = one->ai_next)
         if (one->ai_family == AF_INET6)
             add_address(probe, one->ai_addr, one->ai_addrlen);
+    for (unsigned i = 0; had && i < probe->n_addresses; i++) {
+        if (same_host(&probe->addresses[i].address, &before)) {
+            probe->current = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Nothing to go on with: neither a known address nor a new one. */
+static void fail_unresolved(struct vb_probe *probe, int code)
+{
+    char reason[128];
+    snprintf(reason, sizeof(reason), "the name does not resolve: %s", uv_strerror(code));
+    finish(probe, false, reason);
 }
 
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *found)
 {
     struct vb_probe *probe = vb_container_of(request, struct vb_probe, resolver);
-    char reason[128];
+    bool kept = true;
     probe->resolving = false;
     if (status == 0 && !probe->abandoned)
-        use_addresses(probe, found);
+        kept = use_addresses(probe, found);
     uv_freeaddrinfo(found);
     if (!probe->active || probe->abandoned)
-        return; /* the probe has timed out meanwhile; the next one finds the result */
-    if (status < 0) {
-        snprintf(reason, sizeof(reason), "the name does not resolve: %s", uv_strerror(status));
-        finish(probe, false, reason);
-    } else if (probe->pool->health.enabled) {
-        start_connect(probe);
-    } else {
+        return; /* the probe has ended meanwhile; the next one finds the result */
+    if (probe->n_addresses == 0) {
+        fail_unresolved(probe, status < 0 ? status : UV_EAI_NODATA);
+    } else if (!probe->pool->health.enabled) {
         finish(probe, true, "");
+    } else if (probe->tried == 0 || !kept) { /* it has waited for this, or is talking to an address of the past */
+        vb_stream_close(&probe->stream);
+        vb_buf_clear(&probe->input);
+        probe->connected = false;
+        probe->tried = 0;
+        start_connect(probe);
     }
 }
 
-static void resolve(struct vb_probe *probe)
+static int resolve(struct vb_probe *probe)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_family = AF_UNSPEC};
     int r = uv_getaddrinfo(vb_loop_uv(probe->loop), &probe->resolver, on_resolved, probe->host, NULL, &hints);
     probe->resolving = r == 0;
-    if (r < 0)
-        fail_code(probe, r);
+    return r;
 }
 
 static bool resolve_is_due(const struct vb_probe *probe, bool resolve_again)
@@ -252,22 +288,28 @@ void vb_probe_begin(struct vb_probe *probe, bool resolve_again)
     probe->connected = false;
     probe->tried = 0;
     vb_timer_start(&probe->timer, probe->timeouts, on_timeout);
-    if (probe->resolving)
-        return; /* the last probe's look-up has outlived it; its result serves this one */
-    if (resolve_is_due(probe, resolve_again))
-        resolve(probe);
-    else
+    int r = 0;
+    if (!probe->resolving && resolve_is_due(probe, resolve_again))
+        r = resolve(probe);
+    if (probe->n_addresses > 0)
         start_connect(probe);
+    else if (r < 0)
+        fail_unresolved(probe, r);
 }
 
 void vb_probe_resolve(struct vb_probe *probe)
 {
     probe->begun_us = vb_clock_us();
     probe->active = true;
-    if (probe->literal)
+    if (probe->literal) {
         finish(probe, true, "");
-    else
-        resolve(probe);
+        return;
+    }
+    int r = resolve(probe);
+    if (r < 0 && probe->n_addresses == 0)
+        fail_unresolved(probe, r);
+    else if (r < 0)
+        finish(probe, true, "");
 }
 
 int vb_probe_init(struct vb_probe *probe, const char *address)

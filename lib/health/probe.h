@@ -38,8 +38,8 @@ struct vb_probe {
     unsigned current;                /* the one in use: the first that took a connection */
     unsigned tried;                  /* connects in this probe */
     uint64_t resolved_ms;
-    bool literal;                    /* host is an IP address: nothing to resolve */
-    bool active;                     /* between begin and done */
+    bool literal; /* host is an IP address: nothing to resolve */
+    bool active;  /* between begin and done */
     bool connected, resolving, abandoned;
     uv_getaddrinfo_t resolver;
 
@@ -52,7 +52,8 @@ struct vb_probe {
 /* `address` is `host:port` as in the segment. -EINVAL. */
 int vb_probe_init(struct vb_probe *probe, const char *address);
 
-/* Begins one probe; `done` is called once, perhaps before this returns. `resolve_again`: do not trust the old address. */
+/* Begins one probe; `done` is called once, perhaps before this returns. `resolve_again`: do not trust the old address.
+ */
 void vb_probe_begin(struct vb_probe *probe, bool resolve_again);
 
 /* Only finds the address out; `done` tells whether there is one. */

@@ -101,7 +101,7 @@ int vb_body_begin(struct vb_body_reader *reader, enum vb_message_kind kind, cons
     reader->part = NULL;
     reader->body_bytes = reader->other_bytes = 0;
     reader->framing = head->framing;
-    reader->complete = reader->headers_complete = false;
+    reader->complete = reader->headers_complete = reader->after_cr = false;
     reader->skip_body = kind == VB_RESPONSE && head->framing == VB_FRAMING_NONE;
     if (kind == VB_REQUEST && !llhttp_has_method(head->method)) {
         skip = head->method.n;
@@ -115,6 +115,31 @@ int vb_body_begin(struct vb_body_reader *reader, enum vb_message_kind kind, cons
         code = HPE_OK;
     }
     return code == HPE_OK && head_agrees(reader, head) ? 0 : -EPROTO;
+}
+
+/* Do all lines in [p, end) end with CRLF? They go on where the last ones ended. */
+static bool lines_end_with_crlf(struct vb_body_reader *reader, const char *p, const char *end)
+{
+    const char *begin = p, *lf;
+    for (; p < end && (lf = memchr(p, '\n', (size_t)(end - p))) != NULL; p = lf + 1)
+        if (lf > begin ? lf[-1] != '\r' : !reader->after_cr)
+            return false;
+    if (begin < end)
+        reader->after_cr = end[-1] == '\r';
+    return true;
+}
+
+/* Chunk lines and trailers: llhttp 8.1 takes LF alone for the end of the last line (RFC 9112 7.1). */
+static bool frame_is_strict(struct vb_body_reader *reader, const char *bytes, const struct vb_body_part *part)
+{
+    const char *p = bytes;
+    for (unsigned i = 0; i < part->n_spans; i++) {
+        if (!lines_end_with_crlf(reader, p, part->spans[i].iov_base))
+            return false;
+        reader->after_cr = false;
+        p = (const char *)part->spans[i].iov_base + part->spans[i].iov_len;
+    }
+    return lines_end_with_crlf(reader, p, bytes + part->consumed);
 }
 
 int vb_body_read(struct vb_body_reader *reader, const char *bytes, size_t n, struct vb_body_part *ret_part)
@@ -132,6 +157,8 @@ int vb_body_read(struct vb_body_reader *reader, const char *bytes, size_t n, str
     } else if (code != HPE_OK) {
         return -EPROTO;
     }
+    if (reader->framing == VB_FRAMING_CHUNKED && !frame_is_strict(reader, bytes, ret_part))
+        return -EPROTO;
     ret_part->complete = reader->complete;
     reader->body_bytes += ret_part->bytes;
     reader->other_bytes += ret_part->consumed - ret_part->bytes;

@@ -1,20 +1,22 @@
 /* Field names that we know, and small tables of the protocol. */
 #include <strings.h>
 
+#include "fields.h"
 #include "scan.h"
 #include "vb/http.h"
-#include "fields.h"
 
 #define T true
 /* RFC 9110 5.6.2: ! # $ % & ' * + - . ^ _ ` | ~ digits letters */
 const bool vb_is_token_byte[256] = {
-    ['!'] = T, ['#'] = T, ['$'] = T, ['%'] = T, ['&'] = T, ['\''] = T, ['*'] = T, ['+'] = T, ['-'] = T, ['.'] = T,
-    ['^'] = T, ['_'] = T, ['`'] = T, ['|'] = T, ['~'] = T, ['0' ... '9'] = T, ['A' ... 'Z'] = T, ['a' ... 'z'] = T,
+    ['!'] = T, ['#'] = T, ['$'] = T, ['%'] = T,         ['&'] = T,         ['\''] = T,
+    ['*'] = T, ['+'] = T, ['-'] = T, ['.'] = T,         ['^'] = T,         ['_'] = T,
+    ['`'] = T, ['|'] = T, ['~'] = T, ['0' ... '9'] = T, ['A' ... 'Z'] = T, ['a' ... 'z'] = T,
 };
 /* RFC 3986 2.2, 2.3: unreserved and sub-delims, without the comma */
 const bool vb_is_host_byte[256] = {
-    ['-'] = T, ['.'] = T, ['_'] = T, ['~'] = T, ['!'] = T, ['$'] = T, ['&'] = T, ['\''] = T, ['('] = T, [')'] = T,
-    ['*'] = T, ['+'] = T, [';'] = T, ['='] = T, ['0' ... '9'] = T, ['A' ... 'Z'] = T, ['a' ... 'z'] = T,
+    ['-'] = T, ['.'] = T,  ['_'] = T,         ['~'] = T,         ['!'] = T,         ['$'] = T,
+    ['&'] = T, ['\''] = T, ['('] = T,         [')'] = T,         ['*'] = T,         ['+'] = T,
+    [';'] = T, ['='] = T,  ['0' ... '9'] = T, ['A' ... 'Z'] = T, ['a' ... 'z'] = T,
 };
 #undef T
 

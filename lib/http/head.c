@@ -194,16 +194,21 @@ static bool is_ipv6(struct vb_str text)
 /* host [ ":" port ] without userinfo, path or list (RFC 9110 4.2, 7.2; RFC 3986 3.2.2) */
 static bool is_authority(struct vb_str text)
 {
-    bool bracket = text.n > 0 && text.p[0] == '[';
-    const char *end = text.p + text.n, *stop = memchr(text.p, bracket ? ']' : ':', text.n);
-    if (bracket && (stop == NULL || !is_ipv6((struct vb_str){text.p + 1, (size_t)(stop - text.p - 1)})))
-        return false;
-    if (!bracket && !is_reg_name((struct vb_str){text.p, (size_t)((stop == NULL ? end : stop) - text.p)}))
-        return false;
-    const char *port = stop == NULL ? end : bracket ? stop + 1 : stop;
+    const char *end = text.p + text.n, *port;
+    uint64_t value;
+    if (text.n > 0 && text.p[0] == '[') {
+        const char *close = memchr(text.p, ']', text.n);
+        if (close == NULL || !is_ipv6((struct vb_str){text.p + 1, (size_t)(close - text.p - 1)}))
+            return false;
+        port = close + 1;
+    } else {
+        const char *colon = memchr(text.p, ':', text.n);
+        port = colon == NULL ? end : colon;
+        if (!is_reg_name((struct vb_str){text.p, (size_t)(port - text.p)}))
+            return false;
+    }
     if (port == end)
         return true;
-    uint64_t value;
     struct vb_str digits = {port + 1, (size_t)(end - port - 1)};
     return *port == ':' && (digits.n == 0 || vb_parse_u64(digits, 65535, &value) == 0);
 }
@@ -238,7 +243,8 @@ static int parse_target(struct scan *s, struct vb_str target)
         return refuse(s, 400, "the request target is empty or has a character that it may not have");
     if (vb_str_eq(head->method, VB_STR("CONNECT")))
         return refuse(s, 405, "CONNECT is not served here");
-    if (vb_str_eq(head->method, VB_STR("TRACE"))) /* to pass it on we would have to obey Max-Forwards (RFC 9110 7.6.2) */
+    if (vb_str_eq(head->method,
+                  VB_STR("TRACE"))) /* to pass it on we would have to obey Max-Forwards (RFC 9110 7.6.2) */
         return refuse(s, 405, "TRACE is not served here");
     if (target.p[0] == '/')
         return 0;
@@ -299,11 +305,12 @@ static int check_first_bytes(struct scan *s)
 
 static int too_large(struct scan *s, bool first_line)
 {
-    return first_line ? refuse(s, 414, "the request line is too long") : refuse(s, 431, "the request head is too large");
+    return first_line ? refuse(s, 414, "the request line is too long")
+                      : refuse(s, 431, "the request head is too large");
 }
 
-static void begin(struct scan *s, const char *bytes, size_t n, const struct vb_head_limits *limits, struct vb_head *head,
-                  struct vb_refusal *refusal)
+static void begin(struct scan *s, const char *bytes, size_t n, const struct vb_head_limits *limits,
+                  struct vb_head *head, struct vb_refusal *refusal)
 {
     *s = (struct scan){bytes, bytes + VB_MIN(n, limits->bytes), limits, head, refusal};
     memset(head, 0, offsetof(struct vb_head, fields));

@@ -74,10 +74,10 @@ static void put_fields(struct writer *w, const struct vb_head *head, uint32_t dr
 
 /* For one hop only (RFC 9110 7.6.1), or made anew here. */
 #define HOP_BY_HOP                                                                                                     \
-    (1u << VB_FIELD_CONNECTION | 1u << VB_FIELD_KEEP_ALIVE | 1u << VB_FIELD_PROXY_CONNECTION | 1u << VB_FIELD_TE |      \
+    (1u << VB_FIELD_CONNECTION | 1u << VB_FIELD_KEEP_ALIVE | 1u << VB_FIELD_PROXY_CONNECTION | 1u << VB_FIELD_TE |     \
      1u << VB_FIELD_TRANSFER_ENCODING | 1u << VB_FIELD_UPGRADE)
 #define FORWARDED                                                                                                      \
-    (1u << VB_FIELD_FORWARDED | 1u << VB_FIELD_X_FORWARDED_FOR | 1u << VB_FIELD_X_FORWARDED_PROTO |                     \
+    (1u << VB_FIELD_FORWARDED | 1u << VB_FIELD_X_FORWARDED_FOR | 1u << VB_FIELD_X_FORWARDED_PROTO |                    \
      1u << VB_FIELD_X_FORWARDED_HOST)
 
 static void put_framing(struct writer *w, enum vb_framing framing, uint64_t length)

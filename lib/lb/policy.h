@@ -15,7 +15,7 @@ struct vb_lb {
     unsigned pool_index;
     vb_u32 *in_flight; /* this worker's own row */
     const struct vb_policy *policy;
-    uint32_t epoch;    /* of the pool, when the rest was made */
+    uint32_t epoch; /* of the pool, when the rest was made */
     struct vb_candidate *candidates;
     unsigned n_candidates;
     uint16_t *schedule; /* made by policies that prepare one: indexes of candidates */

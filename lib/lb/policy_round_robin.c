@@ -34,7 +34,8 @@ static uint64_t reduce(unsigned *weights, unsigned n, unsigned divisor)
     return total;
 }
 
-/* Every candidate gains its weight; the richest serves and pays the total. The order is even, and ends where it began. */
+/* Every candidate gains its weight; the richest serves and pays the total. The order is even, and ends where it began.
+ */
 static void fill(uint16_t *schedule, unsigned length, const unsigned *weights, int64_t *credit, unsigned n)
 {
     for (unsigned t = 0; t < length; t++) {

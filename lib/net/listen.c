@@ -73,17 +73,20 @@ int vb_listen_open(int *ret_fds, unsigned n, const struct sockaddr *address, soc
                    struct vb_error *err)
 {
     unsigned opened = 0;
-    /* Without SO_REUSEPORT bind fails where anybody listens, whatever options that one has. */
-    int r = open_socket(address, length, false);
-    if (r < 0)
-        return explain(err, r, text);
-    close(r);
+    int r;
     for (; opened < n; opened++) {
-        r = open_socket(address, length, true);
+        /*
+         * The first one decides whose address it is: without SO_REUSEPORT bind fails where anybody listens, whatever
+         * options that one has, and of two who start at the same time listen lets only one through. Then it opens the
+         * group for the others.
+         */
+        r = open_socket(address, length, opened > 0);
         if (r < 0)
             goto fail;
         ret_fds[opened] = r;
-        r = prepare(ret_fds[opened]);
+        r = prepare(r);
+        if (r == 0 && opened == 0)
+            r = set_option(ret_fds[0], SOL_SOCKET, SO_REUSEPORT, 1);
         if (r < 0) {
             opened++;
             goto fail;
@@ -101,7 +104,7 @@ fail:
 
 struct vb_listener {
     uint32_t magic;
-    int fd;     /* the caller's */
+    int fd; /* the caller's */
     struct vb_loop *loop;
     const struct vb_listener_events *events;
     void *owner;

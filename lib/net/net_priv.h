@@ -9,8 +9,8 @@
 struct vb_loop {
     uint32_t magic;
     uv_loop_t uv;
-    uv_timer_t timer;      /* fires at the earliest deadline of all lists, or earlier */
-    uint64_t wake_ms;      /* when `timer` will fire; UINT64_MAX: it is not running */
+    uv_timer_t timer; /* fires at the earliest deadline of all lists, or earlier */
+    uint64_t wake_ms; /* when `timer` will fire; UINT64_MAX: it is not running */
     LIST_HEAD(, vb_timer_list) lists;
     struct vb_timer_list linger; /* streams that wait for their peer's FIN */
     char read_buffer[VB_READ_MAX];

@@ -17,8 +17,9 @@
 #include "vb/stream.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "net_priv.h"
@@ -93,6 +94,16 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init(stream->loop->read_buffer, sizeof(stream->loop->read_buffer));
 }
 
+/* libuv reports an RST that comes with the last bytes as an end; but what ends with an RST is not complete. */
+static ssize_t true_end(struct vb_stream *stream)
+{
+    int fd, error = 0;
+    socklen_t length = sizeof(error);
+    if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    return error == 0 ? UV_EOF : -error;
+}
+
 static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 {
     struct vb_stream *stream = stream_of(handle->data);
@@ -112,6 +123,8 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
         uv_read_stop(handle);
         stream->reading = false;
         stream->unreadable = true;
+        if (n == UV_EOF)
+            n = true_end(stream);
         if (n == UV_EOF)
             stream->events->end(stream->owner);
         else
@@ -245,11 +258,20 @@ int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned 
     return r;
 }
 
-size_t vb_stream_queued(const struct vb_stream *stream)
+bool vb_stream_queued(const struct vb_stream *stream)
 {
-    if (stream->queue == NULL)
-        return 0;
-    return uv_stream_get_write_queue_size((uv_stream_t *)&stream->tcp) + vb_buf_len(&stream->queue->waiting);
+    return stream->queue != NULL;
+}
+
+size_t vb_stream_unsent(const struct vb_stream *stream)
+{
+    int fd, in_kernel = 0;
+    size_t unsent = 0;
+    if (stream->queue != NULL)
+        unsent = uv_stream_get_write_queue_size((uv_stream_t *)&stream->tcp) + vb_buf_len(&stream->queue->waiting);
+    if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0 && ioctl(fd, SIOCOUTQ, &in_kernel) == 0)
+        unsent += (size_t)in_kernel;
+    return unsent;
 }
 
 /* ---- opening and closing ----------------------------------------------------------------------------------------- */
@@ -368,7 +390,7 @@ static void on_lingered(struct vb_timer *timer)
 {
     struct vb_stream *stream = vb_container_of(timer, struct vb_stream, linger);
     if (stream->queue != NULL) {
-        size_t unsent = vb_stream_queued(stream);
+        size_t unsent = vb_stream_unsent(stream);
         stream->stalls = unsent < stream->unsent ? 0 : stream->stalls + 1;
         stream->unsent = unsent;
         if (stream->stalls < FLUSH_STALLS) {
@@ -400,6 +422,6 @@ void vb_stream_finish(struct vb_stream **stream_ptr)
     linger(stream);
     if (stream->queue == NULL)
         send_fin(stream);
-    stream->unsent = vb_stream_queued(stream);
+    stream->unsent = vb_stream_unsent(stream);
     vb_stream_resume(stream);
 }

@@ -16,7 +16,7 @@
 #define YOUNG_MS        10000 /* a death before this age is a quick one */
 #define BACKOFF_MS      100   /* before the third spawn; doubles */
 #define BACKOFF_MAX_MS  5000
-#define HOPELESS_DEATHS 5     /* quick deaths of a worker before any has ever served: something is wrong for good */
+#define HOPELESS_DEATHS 5 /* quick deaths of a worker before any has ever served: something is wrong for good */
 
 static void spawn(struct vb_child *child);
 
@@ -84,6 +84,7 @@ static void on_process_exit(uv_process_t *process, int64_t status, int signal)
     log_exit(child, status, signal);
     vb_shm_release_worker(child->master->shm, (unsigned)child->slot, !child->master->stopping);
     child->slot = -1;
+    vb_master_reap_orphans(child->master);
     uv_close((uv_handle_t *)process, on_process_closed);
 }
 
@@ -139,14 +140,16 @@ static int spawn_process(struct vb_child *child)
         stdio[VB_FD_LISTEN + i].data.fd = master->listen_fds[child->index * n_listeners + i];
     snprintf(index, sizeof(index), "%u", child->index);
     snprintf(slot, sizeof(slot), "%d", child->slot);
-    char *args[] = {"vibebalancer", VB_WORKER_WORD, index, slot,
-                    (char *)vb_log_level_name(master->options->log_level), (char *)master->config_file, NULL};
+    char *args[] = {"vibebalancer",
+                    VB_WORKER_WORD,
+                    index,
+                    slot,
+                    (char *)vb_log_level_name(master->options->log_level),
+                    (char *)master->config_file,
+                    NULL};
     /* The link in /proc names the very binary that this master runs, also after the file was replaced. */
-    uv_process_options_t options = {.file = "/proc/self/exe",
-                                    .args = args,
-                                    .exit_cb = on_process_exit,
-                                    .stdio = stdio,
-                                    .stdio_count = (int)count};
+    uv_process_options_t options = {
+        .file = "/proc/self/exe", .args = args, .exit_cb = on_process_exit, .stdio = stdio, .stdio_count = (int)count};
     int r = uv_spawn(&master->loop, &child->process, &options);
     free(stdio);
     return r;

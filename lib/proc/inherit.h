@@ -14,12 +14,19 @@ enum vb_inherited_fd {
 };
 
 /* vibebalancer worker INDEX SLOT LOG-LEVEL CONFIG-FILE-NAME */
-enum vb_worker_argument { VB_ARG_WORD = 1, VB_ARG_INDEX, VB_ARG_SLOT, VB_ARG_LOG_LEVEL, VB_ARG_CONFIG_FILE, VB_ARG_COUNT };
+enum vb_worker_argument {
+    VB_ARG_WORD = 1,
+    VB_ARG_INDEX,
+    VB_ARG_SLOT,
+    VB_ARG_LOG_LEVEL,
+    VB_ARG_CONFIG_FILE,
+    VB_ARG_COUNT
+};
 
 enum vb_control_message {
-    VB_CONTROL_READY = 'r',     /* worker: it serves */
-    VB_CONTROL_DRAIN = 'd',     /* master: accept no more, finish, exit */
-    VB_CONTROL_DRAINING = 'a',  /* worker: it accepts no more */
+    VB_CONTROL_READY = 'r',    /* worker: it serves */
+    VB_CONTROL_DRAIN = 'd',    /* master: accept no more, finish, exit */
+    VB_CONTROL_DRAINING = 'a', /* worker: it accepts no more */
 };
 
 #endif

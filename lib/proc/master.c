@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +26,10 @@
 #include "vb/str.h"
 
 #define START_WAIT_MS 1000 /* for the first probes: better a moment's wait than a 502 as the first answer */
-#define KILL_EXTRA_MS 1000 /* workers cut their connections at the end of the grace; whoever hangs is killed after this */
+#define KILL_EXTRA_MS                                                                                                  \
+    1000 /* workers cut their connections at the end of the grace; whoever hangs is killed after this */
+
+static const int handled_signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD};
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
@@ -99,7 +103,8 @@ static int fill_segment(struct vb_master *master, struct vb_error *err)
                                            .checked = pool->health.enabled};
             int slot = vb_shm_add_backend(master->shm, p, &spec);
             if (slot == -ENOMEM)
-                return vb_fail(err, slot, "there is no room for the figures of %u workers and backend %s/%s: free some "
+                return vb_fail(err, slot,
+                               "there is no room for the figures of %u workers and backend %s/%s: free some "
                                "memory, or put the segment elsewhere with --segment",
                                master->n_workers, pool->name, spec.name);
             if (slot < 0)
@@ -179,6 +184,21 @@ static void raise_open_files(void)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/*
+ * The signals that the loop answers, kept waiting while there is no loop: before it runs they would end the process (as
+ * PID 1 they would be lost), and after it they would end it before the segment is removed. The end takes a second or
+ * so.
+ */
+static void block_signals(int how)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(handled_signals); i++)
+        if (handled_signals[i] != SIGCHLD)
+            sigaddset(&set, handled_signals[i]);
+    pthread_sigmask(how, &set, NULL);
+}
+
 /* ---- stopping ---------------------------------------------------------------------------------------------------- */
 
 static void close_handle(uv_handle_t *handle, void *arg)
@@ -202,8 +222,10 @@ void vb_master_child_stopped(struct vb_master *master)
     /* Who comes now must be refused at once and not wait in a queue that nobody serves. */
     if (!someone_accepts(master))
         close_listeners(master);
-    if (vb_children_all_gone(master))
+    if (vb_children_all_gone(master)) {
+        block_signals(SIG_BLOCK);
         uv_walk(&master->loop, close_handle, NULL); /* then nothing keeps the loop alive */
+    }
 }
 
 static void on_grace_over(uv_timer_t *timer)
@@ -244,13 +266,13 @@ static void on_stop_signal(struct vb_master *master, int number)
 }
 
 /* As PID 1 the master inherits orphans; libuv reaps only what it has spawned itself. */
-static void reap_orphans(struct vb_master *master)
+void vb_master_reap_orphans(struct vb_master *master)
 {
     siginfo_t info = {0};
     while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) {
         for (unsigned i = 0; i < master->n_workers; i++)
             if (master->children[i].slot >= 0 && master->children[i].process.pid == info.si_pid)
-                return; /* libuv's turn; its callback comes back here */
+                return; /* libuv's turn; on_process_exit comes back here */
         waitpid(info.si_pid, NULL, WNOHANG);
         info.si_pid = 0;
     }
@@ -261,7 +283,7 @@ static void on_signal(uv_signal_t *signal, int number)
     struct vb_master *master = signal->data;
     switch (number) {
     case SIGCHLD:
-        reap_orphans(master);
+        vb_master_reap_orphans(master);
         break;
     case SIGHUP:
         vb_log_warn("SIGHUP: reload is not supported yet; the configuration stays as it is");
@@ -316,16 +338,16 @@ static void tell_first_round(void *arg)
 
 static int open_handles(struct vb_master *master)
 {
-    static const int numbers[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD};
-    _Static_assert(VB_ARRAY_SIZE(numbers) == VB_ARRAY_SIZE(((struct vb_master *)0)->signals), "one handle for each");
+    _Static_assert(VB_ARRAY_SIZE(handled_signals) == VB_ARRAY_SIZE(((struct vb_master *)0)->signals),
+                   "one handle for each");
     int r = uv_async_init(&master->loop, &master->first_round, on_first_round);
     uv_timer_init(&master->loop, &master->start_timer);
     uv_timer_init(&master->loop, &master->grace_timer);
     master->first_round.data = master->start_timer.data = master->grace_timer.data = master;
-    for (unsigned i = 0; r == 0 && i < VB_ARRAY_SIZE(numbers); i++) {
+    for (unsigned i = 0; r == 0 && i < VB_ARRAY_SIZE(handled_signals); i++) {
         uv_signal_init(&master->loop, &master->signals[i]);
         master->signals[i].data = master;
-        r = uv_signal_start(&master->signals[i], on_signal, numbers[i]);
+        r = uv_signal_start(&master->signals[i], on_signal, handled_signals[i]);
     }
     return r;
 }
@@ -355,6 +377,7 @@ static int run_loop(struct vb_master *master, struct vb_error *err)
         uv_timer_start(&master->start_timer, on_start_timer, START_WAIT_MS, 0);
     else
         uv_walk(&master->loop, close_handle, NULL);
+    block_signals(SIG_UNBLOCK); /* the threads that exist by now keep them blocked: they all come here */
     uv_run(&master->loop, UV_RUN_DEFAULT);
     return r < 0 ? vb_fail(err, r, "cannot start: %s", vb_strerror(r)) : 0;
 }
@@ -399,6 +422,7 @@ int vb_master_run(const struct vb_options *options)
     struct vb_master master = {.options = options, .config_fd = -1};
     struct vb_error err;
     signal(SIGPIPE, SIG_IGN);
+    block_signals(SIG_BLOCK);
     int r = load_config(&master);
     if (r < 0) {
         master.status = VB_EXIT_USAGE;

@@ -14,7 +14,7 @@
 struct vb_master;
 
 enum vb_child_state {
-    VB_CHILD_NONE,     /* no process; perhaps one will be spawned soon */
+    VB_CHILD_NONE, /* no process; perhaps one will be spawned soon */
     VB_CHILD_STARTING,
     VB_CHILD_SERVING,
     VB_CHILD_DRAINING, /* told to stop, and has stopped accepting */
@@ -25,9 +25,9 @@ struct vb_child {
     struct vb_master *master;
     unsigned index;
     enum vb_child_state state;
-    int slot;               /* in the segment, while there is a process */
-    uint64_t started_ms;    /* loop time */
-    unsigned quick_deaths;  /* in a row: the wait before the next spawn grows with them */
+    int slot;              /* in the segment, while there is a process */
+    uint64_t started_ms;   /* loop time */
+    unsigned quick_deaths; /* in a row: the wait before the next spawn grows with them */
     uv_process_t process;
     uv_pipe_t control;
     uv_timer_t respawn;
@@ -36,14 +36,14 @@ struct vb_child {
 struct vb_master {
     const struct vb_options *options;
     const char *config_file;
-    char *config_text;      /* what the workers get */
+    char *config_text; /* what the workers get */
     size_t config_length;
-    int config_fd;          /* the same, sealed */
+    int config_fd; /* the same, sealed */
     struct vb_conf *conf;
     struct vb_shm *shm;
     struct vb_logger *logger;
     struct vb_health *health;
-    int *listen_fds;        /* by worker, then by listener */
+    int *listen_fds; /* by worker, then by listener */
     unsigned n_workers;
     struct vb_child *children;
 
@@ -53,8 +53,8 @@ struct vb_master {
     uv_timer_t start_timer; /* ... or takes too long for that */
     uv_timer_t grace_timer;
     bool started, stopping, ever_served;
-    unsigned terms;         /* SIGTERM and the like so far */
-    int status;             /* exit status */
+    unsigned terms; /* SIGTERM and the like so far */
+    int status;     /* exit status */
 };
 
 /* ---- children.c: spawning and reaping -----------------------------------------------------------------------------*/
@@ -79,6 +79,9 @@ void vb_master_child_serves(struct vb_master *master, struct vb_child *child);
 
 /* A child accepts no more, or its process is gone. */
 void vb_master_child_stopped(struct vb_master *master);
+
+/* As PID 1: reaps what is not ours, up to the first of ours that libuv has still to reap. */
+void vb_master_reap_orphans(struct vb_master *master);
 
 /* No worker can be brought to life. */
 void vb_master_give_up(struct vb_master *master);

@@ -1,7 +1,8 @@
 /*
  * The life of a worker: take over what was inherited, serve, drain, exit.
  *
- * It drains when the master says so, when the master is gone (its end of the control channel closes), or on SIGTERM.
+ * It drains when the master says so, or when the master is gone (its end of the control channel closes). Not on
+ * SIGTERM: its listening sockets would go on receiving their share of the connections, with nobody there to take them.
  * Draining ends when the last client is gone, at the latest after shutdown.grace, when the rest is cut.
  */
 #include <errno.h>
@@ -25,7 +26,6 @@ struct worker {
     struct vb_loop *loop;
     struct vb_proxy *proxy;
     uv_pipe_t control;
-    uv_signal_t term;
     uv_timer_t grace;
     uv_timer_t figures; /* once a second: what is counted outside the request path */
     bool draining;
@@ -33,20 +33,26 @@ struct worker {
 
 /* ---- draining ---------------------------------------------------------------------------------------------------- */
 
-static void close_handles(struct worker *worker)
+static void close_handle(uv_handle_t *handle)
 {
-    uv_handle_t *handles[] = {(uv_handle_t *)&worker->control, (uv_handle_t *)&worker->term,
-                              (uv_handle_t *)&worker->grace, (uv_handle_t *)&worker->figures};
-    for (unsigned i = 0; i < VB_ARRAY_SIZE(handles); i++)
-        if (!uv_is_closing(handles[i]))
-            uv_close(handles[i], NULL);
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
 }
 
-/* The loop ends by itself when the last closing handshakes are over. */
+static void close_handles(struct worker *worker)
+{
+    close_handle((uv_handle_t *)&worker->control);
+    close_handle((uv_handle_t *)&worker->figures);
+    close_handle((uv_handle_t *)&worker->grace);
+}
+
+/* The loop ends by itself when the last streams have flushed and closed, or at the end of the grace. */
 static void on_drained(void *arg)
 {
     struct worker *worker = arg;
-    close_handles(worker);
+    close_handle((uv_handle_t *)&worker->control);
+    close_handle((uv_handle_t *)&worker->figures);
+    uv_unref((uv_handle_t *)&worker->grace);
 }
 
 static void on_grace_over(uv_timer_t *timer)
@@ -74,11 +80,6 @@ static void drain(struct worker *worker)
     for (unsigned i = 0; i < worker->conf->n_listeners; i++)
         close(VB_FD_LISTEN + (int)i);
     send_message(worker, VB_CONTROL_DRAINING);
-}
-
-static void on_term(uv_signal_t *signal, int number)
-{
-    drain(signal->data);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
@@ -132,15 +133,12 @@ static int read_config(struct worker *worker, const char *file)
 static int open_handles(struct worker *worker)
 {
     uv_loop_t *uv = vb_loop_uv(worker->loop);
-    worker->control.data = worker->term.data = worker->grace.data = worker->figures.data = worker;
+    worker->control.data = worker->grace.data = worker->figures.data = worker;
     uv_pipe_init(uv, &worker->control, 0);
     uv_timer_init(uv, &worker->grace);
     uv_timer_init(uv, &worker->figures);
     uv_timer_start(&worker->figures, on_figures, 1000, 1000);
-    uv_signal_init(uv, &worker->term);
-    int r = uv_signal_start(&worker->term, on_term, SIGTERM);
-    if (r == 0)
-        r = uv_pipe_open(&worker->control, VB_FD_CONTROL);
+    int r = uv_pipe_open(&worker->control, VB_FD_CONTROL);
     if (r == 0)
         r = uv_read_start((uv_stream_t *)&worker->control, on_alloc, on_message);
     if (r < 0)
@@ -201,8 +199,11 @@ int vb_worker_run(int argc, char **argv)
     worker.slot = (unsigned)slot;
     snprintf(name, sizeof(name), "worker %u", worker.index);
     vb_log_open(VB_FD_LOG, name, level);
-    /* A terminal's Ctrl-C goes to the whole process group; it is the master who decides what it means. */
-    const int ignored[] = {SIGPIPE, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
+    /*
+     * A terminal's Ctrl-C goes to the whole process group, systemd's SIGTERM to the whole control group; it is the
+     * master who decides what it means.
+     */
+    const int ignored[] = {SIGPIPE, SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
     for (unsigned i = 0; i < VB_ARRAY_SIZE(ignored); i++)
         signal(ignored[i], SIG_IGN);
     int r = run(&worker, argv[VB_ARG_CONFIG_FILE]);

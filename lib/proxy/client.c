@@ -33,9 +33,10 @@ enum client_state { QUIET, HEAD, EXCHANGE };
 struct vb_client {
     uint32_t magic;
     enum client_state state;
-    bool close_after;   /* the connection ends with the response in hand */
-    bool peer_done;     /* the client has sent its FIN: no request will follow, but it may still be reading */
-    bool body_open;     /* the request in hand has more body to come */
+    bool close_after; /* the connection ends with the response in hand */
+    bool peer_done;   /* the client has sent its FIN: no request will follow, but it may still be reading */
+    bool body_open;   /* the request in hand has more body to come */
+    bool speaks_1_0;  /* the request in hand is HTTP/1.0 */
     bool read_paused, write_blocked;
     bool in_event, dead;
     unsigned requests;
@@ -43,7 +44,7 @@ struct vb_client {
     struct vb_stream *stream;
     struct vb_exchange *exchange;
     struct vb_timer timer;
-    size_t queued;      /* bytes that had not left when the timer was last started */
+    size_t unsent; /* bytes that it had not taken when the timer was last started */
     struct vb_buf input;
     struct vb_body_reader reader; /* of the request in hand */
     TAILQ_ENTRY(vb_client) link;
@@ -91,7 +92,7 @@ static void end_client(struct vb_client *c, enum ending how)
 
 void vb_client_cut(struct vb_client *c)
 {
-    end_client(c, END_CLOSE);
+    end_client(c, c->exchange != NULL ? END_RESET : END_CLOSE); /* half a response must not look like a whole one */
 }
 
 /* Events begin and end with these; after leave() the client may be gone. */
@@ -129,7 +130,7 @@ static void on_body_timeout(struct vb_timer *timer)
     struct vb_client *c = vb_container_of(timer, struct vb_client, timer);
     if (!c->write_blocked) {
         vb_exchange_request_failed(c->exchange, 408, "the request body did not arrive in time");
-    } else if (vb_stream_queued(c->stream) < c->queued) {
+    } else if (vb_stream_unsent(c->stream) < c->unsent) {
         arm(c); /* slow, but it reads */
     } else {
         vb_log_info("%s: stopped reading its response", c->ip);
@@ -140,7 +141,8 @@ static void on_body_timeout(struct vb_timer *timer)
 static void arm(struct vb_client *c)
 {
     struct vb_proxy *proxy = c->proxy;
-    c->queued = vb_stream_queued(c->stream);
+    if (c->write_blocked)
+        c->unsent = vb_stream_unsent(c->stream);
     if (c->write_blocked || (c->state == EXCHANGE && c->body_open && !c->read_paused))
         vb_timer_start(&c->timer, &proxy->body, on_body_timeout);
     else if (c->state == QUIET && proxy->draining)
@@ -209,6 +211,7 @@ static void start_exchange(struct vb_client *c, const struct vb_head *head)
     c->requests++;
     c->state = EXCHANGE;
     c->body_open = !c->reader.complete;
+    c->speaks_1_0 = head->minor == 0;
     c->close_after = !head->keep_alive || (limit != 0 && c->requests >= limit);
     vb_count(proxy->stats, requests);
     vb_exchange_start(&c->exchange, proxy, c, head);
@@ -261,7 +264,7 @@ static void after_input(struct vb_client *c)
 {
     if (c->dead)
         return;
-    if (vb_buf_len(&c->input) >= PIPELINE_PAUSE)
+    if (c->state != HEAD && vb_buf_len(&c->input) >= PIPELINE_PAUSE)
         set_reading(c, false);
     arm(c);
 }
@@ -447,6 +450,8 @@ int vb_client_flush(struct vb_client *c)
 
 void vb_client_send_error(struct vb_client *c, unsigned status, struct vb_str id, const char *text, bool no_body)
 {
+    if (c->speaks_1_0)
+        c->close_after = true; /* it takes a connection for closed unless it is told otherwise */
     struct vb_str id_field = id.n > 0 ? c->proxy->id_field : VB_STR("");
     const char *reason = vb_status_reason(status);
     char body[512], head[512];
@@ -464,10 +469,10 @@ void vb_client_send_error(struct vb_client *c, unsigned status, struct vb_str id
 
 void vb_client_exchange_done(struct vb_client *c)
 {
-    bool closes = vb_client_decide_close(c);
     c->exchange = NULL;
-    if (closes) {
-        c->body_open = false;
+    /* Only what the response has announced, or what cannot be otherwise: a client that has been told nothing may have
+     * sent its next request already, and when we are draining that one will be told. */
+    if (c->close_after || c->body_open) {
         end_client(c, END_FINISH);
         return;
     }

@@ -36,7 +36,8 @@ bool vb_client_decide_close(struct vb_client *client);
 void vb_client_send_head(struct vb_client *client, const struct vb_head *head, const struct vb_forward_response *how);
 void vb_client_send_body(struct vb_client *client, enum vb_framing framing, const struct vb_body_part *part);
 
-/* 0: written. 1: part of it is queued; the exchange hears vb_exchange_client_drained. Negative errno: the client is gone. */
+/* 0: written. 1: part of it is queued; the exchange hears vb_exchange_client_drained. Negative errno: the client is
+ * gone. */
 int vb_client_flush(struct vb_client *client);
 
 /* A response of our own, whole: `text` is its plain-text body. */

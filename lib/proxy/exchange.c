@@ -30,7 +30,7 @@
 
 #define HEAD_INLINE        1024 /* most request heads fit */
 #define FREE_EXCHANGES_MAX 256
-#define REQUEST_ID_MAX     128  /* longest id of a client's own that we go on with */
+#define REQUEST_ID_MAX     128 /* longest id of a client's own that we go on with */
 
 struct vb_exchange {
     struct vb_proxy *proxy;
@@ -39,16 +39,16 @@ struct vb_exchange {
     int backend;                  /* slot; negative: none picked */
     struct vb_upstream *upstream; /* NULL: not yet, or no more */
     uint64_t start_us;
-    bool is_head, idempotent;     /* of the method */
+    bool is_head, idempotent; /* of the method */
     bool client_is_1_1;
     bool head_sent, request_done, response_started, retried;
     enum vb_framing request_framing, response_framing; /* as we write them */
     unsigned status;
-    bool id_is_new;               /* made here, so it must be added to the request */
+    bool id_is_new; /* made here, so it must be added to the request */
     unsigned id_length;
     char id[REQUEST_ID_MAX];
-    struct vb_str request;        /* the head as the backend gets it; kept for sending it again, and for the log */
-    char *request_memory;         /* NULL: it is in `inline_request` */
+    struct vb_str request; /* the head as the backend gets it; kept for sending it again, and for the log */
+    char *request_memory;  /* NULL: it is in `inline_request` */
     SLIST_ENTRY(vb_exchange) link;
     char inline_request[HEAD_INLINE];
 };

@@ -9,10 +9,12 @@
 #include "upstream.h"
 #include "vb/log.h"
 
-/* A connection without a request leaves this long after draining began: a request that is on its way is still served. */
+/* A connection without a request leaves this long after draining began: a request that is on its way is still served.
+ */
 #define DRAIN_QUIET_MS 300
-/* What a response head may grow by when it passes: see vb_h1_write_response; Via and the request id are bounded names. */
-#define SCRATCH_ROOM   2048
+/* What a response head may grow by when it passes: see vb_h1_write_response; Via and the request id are bounded names.
+ */
+#define SCRATCH_ROOM 2048
 
 static int open_pools(struct vb_proxy *proxy)
 {

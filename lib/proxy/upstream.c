@@ -23,21 +23,21 @@ enum upstream_state { CONNECTING, BUSY, IDLE };
 struct vb_upstream {
     uint32_t magic;
     enum upstream_state state;
-    bool reused;   /* kept from an earlier exchange */
-    bool heard;    /* bytes have arrived for this exchange */
+    bool reused; /* kept from an earlier exchange */
+    bool heard;  /* bytes have arrived for this exchange */
     bool request_sent, in_body, peer_keeps, paused;
     bool in_event; /* on the stack: the memory must stay until the event returns */
     bool dead;     /* closed; freed at the end of the event */
     struct vb_proxy *proxy;
     struct vb_proxy_pool *pool;
     unsigned backend;
-    uint32_t incarnation;          /* of the backend's slot when it was connected */
-    uint32_t turn;                 /* grows when an exchange lets go: tells an event that its exchange is over */
-    struct vb_exchange *exchange;  /* NULL: idle */
+    uint32_t incarnation;         /* of the backend's slot when it was connected */
+    uint32_t turn;                /* grows when an exchange lets go: tells an event that its exchange is over */
+    struct vb_exchange *exchange; /* NULL: idle */
     struct vb_stream *stream;
     struct vb_timer timer;
-    size_t queued;                 /* bytes that had not left when the timer was last started */
-    struct vb_buf input;           /* part of a head that has not arrived whole */
+    size_t unsent;       /* bytes that it had not taken when the timer was last started */
+    struct vb_buf input; /* part of a head that has not arrived whole */
     struct vb_body_reader reader;
     TAILQ_ENTRY(vb_upstream) link; /* in the idle list */
 };
@@ -92,7 +92,7 @@ static void arm(struct vb_upstream *u);
 static void on_idle_timeout(struct vb_timer *timer)
 {
     struct vb_upstream *u = vb_container_of(timer, struct vb_upstream, timer);
-    if (vb_stream_queued(u->stream) < u->queued)
+    if (vb_stream_unsent(u->stream) < u->unsent)
         arm(u); /* slow, but it takes the request */
     else
         fail(u, VB_FAIL_IDLE_TIMEOUT, NULL);
@@ -106,12 +106,13 @@ static void on_keepalive_timeout(struct vb_timer *timer)
 /* Sets the timer for what is being waited for now. */
 static void arm(struct vb_upstream *u)
 {
-    u->queued = vb_stream_queued(u->stream);
+    bool queued = vb_stream_queued(u->stream);
+    u->unsent = queued ? vb_stream_unsent(u->stream) : 0;
     if (u->state == CONNECTING)
         vb_timer_start(&u->timer, &u->pool->connect, on_connect_timeout);
     else if (u->paused)
         vb_timer_stop(&u->timer); /* the client is slow, not the backend */
-    else if (u->in_body || u->queued > 0)
+    else if (u->in_body || queued)
         vb_timer_start(&u->timer, &u->pool->idle, on_idle_timeout);
     else if (u->request_sent)
         vb_timer_start(&u->timer, &u->pool->response, on_response_timeout);
@@ -124,7 +125,7 @@ static void arm(struct vb_upstream *u)
 /* May the next exchange use this connection? `extra`: bytes came behind the response. */
 static void complete(struct vb_upstream *u, bool extra)
 {
-    bool keep = u->peer_keeps && !extra && vb_stream_queued(u->stream) == 0;
+    bool keep = u->peer_keeps && !extra && !vb_stream_queued(u->stream);
     vb_exchange_response_done(u->exchange, keep);
 }
 
@@ -154,8 +155,8 @@ static size_t read_head(struct vb_upstream *u, const char *bytes, size_t n)
 {
     struct vb_proxy *proxy = u->proxy;
     struct vb_refusal refusal;
-    ssize_t used = vb_h1_parse_response(bytes, n, &proxy->limits, vb_exchange_is_head(u->exchange), &proxy->head,
-                                        &refusal);
+    ssize_t used =
+        vb_h1_parse_response(bytes, n, &proxy->limits, vb_exchange_is_head(u->exchange), &proxy->head, &refusal);
     if (used < 0) {
         fail(u, VB_FAIL_BAD_RESPONSE, refusal.why);
         return 0;

@@ -17,7 +17,8 @@ int vb_upstream_get(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, s
 /* It was kept from an earlier exchange, and no byte has come since: its end may be older than our request. */
 bool vb_upstream_may_be_stale(const struct vb_upstream *upstream);
 
-/* As vb_stream_write. A negative result needs no answer: the read side will report what the backend still had to say. */
+/* As vb_stream_write. A negative result needs no answer: the read side will report what the backend still had to say.
+ */
 int vb_upstream_write(struct vb_upstream *upstream, const struct iovec *iov, unsigned n);
 
 /* The whole request has been written; the time to the first byte of the response begins. */

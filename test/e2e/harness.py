@@ -162,7 +162,8 @@ class Balancer:
     lb.log()        what it wrote to standard error so far
     """
 
-    def __init__(self, folder, pools, *, workers=1, config=None, name=None, port=None, wrapper=(), args=(), env=None):
+    def __init__(self, folder, pools, *, workers=1, config=None, name=None, port=None, wrapper=(), args=(), env=None,
+                 stderr=None):
         self.name = name or unique_name()
         self.port = port or free_port()
         self.workers = workers
@@ -176,10 +177,10 @@ class Balancer:
         self._asked = False
         self._seen_workers = set()
         self._stderr = self.folder / "stderr"
-        with open(self._stderr, "wb") as stderr, open(self.folder / "stdout", "wb") as stdout:
+        with open(self._stderr, "wb") as log, open(self.folder / "stdout", "wb") as stdout:
             self.process = subprocess.Popen(
                 [*wrapper, BUILD / "vibebalancer", "-c", self.file, "--name", self.name, "--workers", str(workers),
-                 *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=self._environment(env or {}))
+                 *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr or log, env=self._environment(env or {}))
         self.pid = self.process.pid
 
     def _environment(self, extra):
@@ -421,7 +422,10 @@ class Client:
         self.socket.sendall(data)
 
     def half_close(self):
-        self.socket.shutdown(socket.SHUT_WR)
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:  # the kernel says "not connected" to one that was reset
+            raise ConnectionResetError from error
 
     def start(self, method, target, headers=(), body=None, host=True):
         """Sends a request; headers are (name, value) pairs."""
@@ -749,7 +753,7 @@ class Backend:
         self.port = port or free_port()
         self.host = host
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        self.connections, self.requests = [], []
+        self.connections, self.requests, self.failures = [], [], []
         self.released = threading.Event()  # ends every hang()
         self._lock = threading.Lock()
         self._listener = None
@@ -764,9 +768,11 @@ class Backend:
 
     start = __enter__
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         self.released.set()
         self.stop()
+        if kind is None and self.failures:
+            raise self.failures[0]
 
     def stop(self):
         """As if the process had died: nobody listens, and all connections are gone."""
@@ -806,6 +812,10 @@ class Backend:
                     self.requests.append(request)
                 self._do(connection, request, number)
         except (EOFError, OSError, ValueError):
+            pass
+        except BaseException as error:  # the test's own, such as an assertion about what was received
+            self.failures.append(error)
+        finally:
             connection.socket.close()
 
     def _do(self, connection, request, number):

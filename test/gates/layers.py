@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 # Public headers that have neither a folder nor a .c file of their own name.
-OWNERS = {"err.h": "base", "stats.def": "shm", "probe.h": "health"}
+OWNERS = {"stats.def": "shm"}
 
 # Foreign headers with one door.
 DOORS = {"yaml.h": ["lib/conf/yaml.c"], "llhttp.h": ["lib/http/body.c"]}

@@ -1,0 +1,313 @@
+/* The heads that leave, byte for byte: what is removed, replaced, added, and what passes as it came. */
+#include "fixture.h"
+
+#define HOST "Host: x\r\n"
+#define GET  "GET / HTTP/1.1\r\n" HOST
+#define OK   "HTTP/1.1 200 OK\r\n"
+#define END  "\r\n"
+
+/* Everything off. */
+static const struct vb_forward_request plain = {.fallback_host = BYTES("10.0.0.1:80")};
+/* Everything on. */
+static const struct vb_forward_request full = {
+    .fallback_host = BYTES("10.0.0.1:80"),
+    .via = BYTES("vb"),
+    .client_ip = BYTES("1.2.3.4"),
+    .proto = BYTES("http"),
+    .id_field = BYTES("X-Request-ID"),
+    .id = BYTES("abc"),
+};
+#define FORWARDED       "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: x\r\n"
+#define VIA_AND_ID      "Via: 1.1 vb\r\nX-Request-ID: abc\r\n"
+#define VIA_AND_ID_1_0  "Via: 1.0 vb\r\nX-Request-ID: abc\r\n"
+
+typedef ssize_t write_head(char *to, size_t size, const struct vb_head *head, const void *how);
+
+static ssize_t write_request(char *to, size_t size, const struct vb_head *head, const void *how)
+{
+    return vb_h1_write_request(to, size, head, how);
+}
+
+static ssize_t write_response(char *to, size_t size, const struct vb_head *head, const void *how)
+{
+    return vb_h1_write_response(to, size, head, how);
+}
+
+/* These bytes into room that is just enough; -ENOBUFS, and no byte too far, into any smaller one. */
+static void check_written(write_head *write, const struct vb_head *head, const void *how, struct vb_str wanted)
+{
+    for (size_t size = 0; size <= wanted.n; size++) {
+        char *to = malloc(size > 0 ? size : 1);
+        assert_non_null(to);
+        ssize_t n = write(to, size, head, how);
+        if (size < wanted.n && n != -ENOBUFS)
+            fail_msg("%zd with room for %zu, wanted: %s", n, size, shown(wanted));
+        if (size == wanted.n && (n != (ssize_t)wanted.n || memcmp(to, wanted.p, wanted.n) != 0)) {
+            char text[2048];
+            snprintf(text, sizeof(text), "%s", n < 0 ? "-ENOBUFS" : shown((struct vb_str){to, (size_t)n}));
+            fail_msg("%s\nwanted: %s", text, shown(wanted));
+        }
+        free(to);
+    }
+}
+
+struct request {
+    struct vb_str came, wanted;
+};
+
+static void check_requests(const struct vb_forward_request *how, const struct request *cases, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct parsed parsed = parse_good(REQUEST, cases[i].came);
+        check_written(write_request, parsed.head, how, cases[i].wanted);
+        drop(&parsed);
+    }
+}
+
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
+
+static void what_concerns_nobody_passes_as_it_came(void **state)
+{
+    static const struct request cases[] = {
+        {BYTES(GET END), BYTES(GET END)},
+        {BYTES(GET "X:1\r\nx: \t 2 \r\nY:\r\nX: \xe4\t\"3\"\r\n" END), BYTES(GET "X:1\r\nx: \t 2 \r\nY:\r\nX: \xe4\t\"3\"\r\n" END)},
+        {BYTES("GET / HTTP/1.1\r\nA: 1\r\nhOSt:  x \r\nB: 2\r\n" END),
+         BYTES("GET / HTTP/1.1\r\nA: 1\r\nhOSt:  x \r\nB: 2\r\n" END)},
+        {BYTES("FOO /?a=%00 HTTP/1.1\r\n" HOST END), BYTES("FOO /?a=%00 HTTP/1.1\r\n" HOST END)},
+        {BYTES("OPTIONS * HTTP/1.1\r\n" HOST END), BYTES("OPTIONS * HTTP/1.1\r\n" HOST END)},
+        {BYTES(GET "Expect: 100-continue\r\nAuthorization: a\r\nCookie: b\r\nTrailer: c\r\n" END),
+         BYTES(GET "Expect: 100-continue\r\nAuthorization: a\r\nCookie: b\r\nTrailer: c\r\n" END)},
+        {BYTES("\r\n\r\n" GET END), BYTES(GET END)},
+        {BYTES("GET / HTTP/1.0\r\n" HOST END), BYTES(GET END)},
+    };
+    check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
+}
+
+/* RFC 9110 7.6.1 */
+static void what_is_for_one_hop_is_removed(void **state)
+{
+    static const struct request cases[] = {
+        {BYTES(GET "Connection: close\r\n" END), BYTES(GET END)},
+        {BYTES(GET "A: 1\r\nCONNECTION: keep-alive\r\nKeep-Alive: 5\r\nB: 2\r\nProxy-Connection: close\r\nTE: trailers\r\n"
+                   "Upgrade: websocket\r\nC: 3\r\n" END),
+         BYTES(GET "A: 1\r\nB: 2\r\nC: 3\r\n" END)},
+        {BYTES(GET "X-A: 1\r\nConnection: x-a, X-B ,,x-d\r\nx-b: 2\r\nX-C: 3\r\nX-A: 4\r\n" END), BYTES(GET "X-C: 3\r\n" END)},
+        {BYTES(GET "X-A: 1\r\nX-B: 2\r\nConnection: X-A\r\nConnection: upgrade, X-B\r\nUpgrade: h2c\r\nHTTP2-Settings: a\r\n" END),
+         BYTES(GET "HTTP2-Settings: a\r\n" END)},
+    };
+    check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
+}
+
+/* A client must not be able to say who it is, nor to have what we say removed (CVE-2024-45410 is such a case). */
+static void what_we_say_of_the_client_replaces_what_it_says(void **state)
+{
+    static const struct request cases[] = {
+        {BYTES(GET END), BYTES(GET FORWARDED VIA_AND_ID END)},
+        {BYTES(GET "X-Forwarded-For: 6.6.6.6\r\nA: 1\r\nx-forwarded-for: 7.7.7.7\r\nX-FORWARDED-PROTO: https\r\n"
+                   "X-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: mine\r\nB: 2\r\n" END),
+         BYTES(GET "A: 1\r\nB: 2\r\n" FORWARDED VIA_AND_ID END)},
+        {BYTES(GET "Connection: X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, Forwarded, Via, X-Request-ID\r\n"
+                   "X-Forwarded-For: 6.6.6.6\r\n" END),
+         BYTES(GET FORWARDED VIA_AND_ID END)},
+        {BYTES(GET "Via: 1.0 a, 1.1 b\r\nvia: 1.1 c\r\n" END),
+         BYTES(GET "Via: 1.0 a, 1.1 b\r\nvia: 1.1 c\r\n" FORWARDED VIA_AND_ID END)},
+        {BYTES("GET / HTTP/1.0\r\n" HOST END), BYTES(GET FORWARDED VIA_AND_ID_1_0 END)},
+    };
+    check_requests(&full, cases, VB_ARRAY_SIZE(cases));
+}
+
+/* Where we say nothing of the client, what it says is for the backend to judge. */
+static void what_is_turned_off_passes(void **state)
+{
+    static const struct request cases[] = {
+        {BYTES(GET "X-Forwarded-For: a\r\nForwarded: for=b\r\nVia: 1.1 c\r\nX-Request-ID: d\r\n" END),
+         BYTES(GET "X-Forwarded-For: a\r\nForwarded: for=b\r\nVia: 1.1 c\r\nX-Request-ID: d\r\n" END)},
+    };
+    struct vb_forward_request own_id = plain; /* the client's id was taken over */
+    own_id.id_field = VB_STR("X-Request-ID");
+    check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
+    check_requests(&own_id, cases, VB_ARRAY_SIZE(cases));
+}
+
+/* Exactly one Host, and it is the one that routed the request (RFC 9112 3.2.2). */
+static void the_host_that_counts_is_the_only_one(void **state)
+{
+    static const struct request cases[] = {
+        {BYTES("GET http://X:80/a?b HTTP/1.1\r\nA: 1\r\nHost: x:80\r\nB: 2\r\n" END),
+         BYTES("GET /a?b HTTP/1.1\r\nHost: X:80\r\nA: 1\r\nB: 2\r\n" END)},
+        {BYTES("GET http://x HTTP/1.1\r\n" HOST END), BYTES(GET END)},
+        {BYTES("OPTIONS http://x HTTP/1.1\r\n" HOST END), BYTES("OPTIONS * HTTP/1.1\r\n" HOST END)},
+        {BYTES("GET http://x/ HTTP/1.0\r\n" END), BYTES(GET END)},
+        {BYTES("GET / HTTP/1.0\r\nA: 1\r\n" END), BYTES("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nA: 1\r\n" END)},
+        {BYTES("GET / HTTP/1.1\r\nHost:\r\n" END), BYTES("GET / HTTP/1.1\r\nHost:\r\n" END)},
+    };
+    static const struct request forwarded[] = {
+        {BYTES("GET http://X:80/ HTTP/1.1\r\nHost: x:80\r\n" END),
+         BYTES("GET / HTTP/1.1\r\nHost: X:80\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\n"
+               "X-Forwarded-Host: X:80\r\n" VIA_AND_ID END)},
+        /* what the client did not name is not claimed to be its */
+        {BYTES("GET / HTTP/1.0\r\n" END),
+         BYTES("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\n"
+               VIA_AND_ID_1_0 END)},
+    };
+    check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
+    check_requests(&full, forwarded, VB_ARRAY_SIZE(forwarded));
+}
+
+static void framing_of_requests_is_made_anew(void **state)
+{
+    static const struct request cases[] = {
+        {BYTES(GET "Content-Length: 005\r\nA: 1\r\n" END), BYTES(GET "A: 1\r\nContent-Length: 5\r\n" END)},
+        {BYTES(GET "content-length:0\r\n" END), BYTES(GET "Content-Length: 0\r\n" END)},
+        {BYTES(GET "Content-Length: 09223372036854775807\r\n" END), BYTES(GET "Content-Length: 9223372036854775807\r\n" END)},
+        {BYTES(GET "TRANSFER-ENCODING:Chunked\t\r\nA: 1\r\n" END), BYTES(GET "A: 1\r\nTransfer-Encoding: chunked\r\n" END)},
+        {BYTES("POST / HTTP/1.0\r\n" HOST "Content-Length: 5\r\n" END),
+         BYTES("POST / HTTP/1.1\r\n" HOST "Content-Length: 5\r\n" END)},
+    };
+    check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
+}
+
+/* ---- responses --------------------------------------------------------------------------------------------------- */
+
+struct response {
+    struct vb_str came;
+    enum vb_framing framing; /* towards the client */
+    struct vb_str wanted;
+};
+
+static void check_responses(enum kind kind, struct vb_forward_response how, const struct response *cases, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct parsed parsed = parse_good(kind, cases[i].came);
+        how.framing = cases[i].framing;
+        check_written(write_response, parsed.head, &how, cases[i].wanted);
+        drop(&parsed);
+    }
+}
+
+static void responses_pass(void **state)
+{
+    static const struct response cases[] = {
+        {BYTES(OK "Content-Length: 5\r\n" END), VB_FRAMING_LENGTH, BYTES(OK "Content-Length: 5\r\n" END)},
+        {BYTES(OK "A:1\r\nContent-Length: 005\r\nSet-Cookie: a\r\nset-cookie:\t b\r\n" END), VB_FRAMING_LENGTH,
+         BYTES(OK "A:1\r\nSet-Cookie: a\r\nset-cookie:\t b\r\nContent-Length: 5\r\n" END)},
+        {BYTES("HTTP/1.0 404 Not here\xe4\r\nContent-Length: 0\r\n" END), VB_FRAMING_LENGTH,
+         BYTES("HTTP/1.1 404 Not here\xe4\r\nContent-Length: 0\r\n" END)},
+        {BYTES("HTTP/1.1 200\r\nContent-Length: 0\r\n" END), VB_FRAMING_LENGTH,
+         BYTES("HTTP/1.1 200 \r\nContent-Length: 0\r\n" END)}, /* the space is not optional (RFC 9112 4) */
+        {BYTES("HTTP/1.1 999 x\r\nContent-Length: 0\r\n" END), VB_FRAMING_LENGTH,
+         BYTES("HTTP/1.1 999 x\r\nContent-Length: 0\r\n" END)},
+        {BYTES(OK "Connection: close, X-A\r\nKeep-Alive: a\r\nX-A: 1\r\nUpgrade: h2\r\nProxy-Connection: a\r\n"
+                  "Proxy-Authenticate: b\r\nContent-Length: 5\r\n" END),
+         VB_FRAMING_LENGTH, BYTES(OK "Proxy-Authenticate: b\r\nContent-Length: 5\r\n" END)},
+        /* framing: as the client can understand it */
+        {BYTES(OK "Transfer-Encoding:CHUNKED\r\nA: 1\r\n" END), VB_FRAMING_CHUNKED,
+         BYTES(OK "A: 1\r\nTransfer-Encoding: chunked\r\n" END)},
+        {BYTES(OK "Transfer-Encoding: chunked\r\n" END), VB_FRAMING_CLOSE, BYTES(OK END)},
+        {BYTES("HTTP/1.0 200 OK\r\n" END), VB_FRAMING_CHUNKED, BYTES(OK "Transfer-Encoding: chunked\r\n" END)},
+        {BYTES(OK END), VB_FRAMING_CLOSE, BYTES(OK END)},
+    };
+    check_responses(RESPONSE, (struct vb_forward_response){0}, cases, VB_ARRAY_SIZE(cases));
+}
+
+/* RFC 9110 8.6: a length may say what another request would get, but not in 1xx and 204. */
+static void responses_without_body(void **state)
+{
+    static const struct response cases[] = {
+        {BYTES("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: a\r\n" END), VB_FRAMING_NONE,
+         BYTES("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: a\r\n" END)},
+        {BYTES("HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n" END), VB_FRAMING_NONE,
+         BYTES("HTTP/1.1 304 Not Modified\r\n" END)},
+        {BYTES("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nA: 1\r\n" END), VB_FRAMING_NONE,
+         BYTES("HTTP/1.1 204 No Content\r\nA: 1\r\n" END)},
+        {BYTES("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n" END), VB_FRAMING_NONE,
+         BYTES("HTTP/1.1 204 No Content\r\n" END)},
+        {BYTES("HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n" END), VB_FRAMING_NONE,
+         BYTES("HTTP/1.1 100 Continue\r\n" END)},
+        {BYTES("HTTP/1.1 103 Early Hints\r\nLink: a\r\n" END), VB_FRAMING_NONE,
+         BYTES("HTTP/1.1 103 Early Hints\r\nLink: a\r\n" END)},
+    };
+    static const struct response to_head[] = {
+        {BYTES(OK "Content-Length: 5\r\n" END), VB_FRAMING_NONE, BYTES(OK "Content-Length: 5\r\n" END)},
+        {BYTES(OK "Transfer-Encoding: chunked\r\nA: 1\r\n" END), VB_FRAMING_NONE, BYTES(OK "A: 1\r\n" END)},
+        {BYTES(OK END), VB_FRAMING_NONE, BYTES(OK END)},
+    };
+    check_responses(RESPONSE, (struct vb_forward_response){0}, cases, VB_ARRAY_SIZE(cases));
+    check_responses(RESPONSE_TO_HEAD, (struct vb_forward_response){0}, to_head, VB_ARRAY_SIZE(to_head));
+}
+
+static void what_we_add_to_responses(void **state)
+{
+    static const struct response nothing_there[] = {
+        {BYTES(OK "Connection: keep-alive\r\n" END), VB_FRAMING_CHUNKED,
+         BYTES(OK "Transfer-Encoding: chunked\r\nConnection: close\r\nVia: 1.1 vb\r\nX-Request-ID: abc\r\n" END)},
+        {BYTES("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n" END), VB_FRAMING_LENGTH,
+         BYTES(OK "Content-Length: 5\r\nConnection: close\r\nVia: 1.0 vb\r\nX-Request-ID: abc\r\n" END)},
+    };
+    static const struct response there_already[] = {
+        {BYTES(OK "Via: 1.1 a\r\nx-request-id: own\r\n" END), VB_FRAMING_CLOSE,
+         BYTES(OK "Via: 1.1 a\r\nx-request-id: own\r\nConnection: close\r\nVia: 1.1 vb\r\n" END)},
+    };
+    static const struct response to_1_0[] = {
+        {BYTES(OK "Connection: close\r\nContent-Length: 5\r\n" END), VB_FRAMING_LENGTH,
+         BYTES(OK "Content-Length: 5\r\nConnection: keep-alive\r\n" END)},
+    };
+    struct vb_forward_response how = {.via = VB_STR("vb"), .id_field = VB_STR("X-Request-ID"), .id = VB_STR("abc"),
+                                      .announce_close = true};
+    check_responses(RESPONSE, how, nothing_there, VB_ARRAY_SIZE(nothing_there));
+    check_responses(RESPONSE, how, there_already, VB_ARRAY_SIZE(there_already));
+    check_responses(RESPONSE, (struct vb_forward_response){.announce_keep_alive = true}, to_1_0, VB_ARRAY_SIZE(to_1_0));
+}
+
+/* ---- room -------------------------------------------------------------------------------------------------------- */
+
+/* The host may stand in a head twice more than it came. */
+static void a_long_host_fits_into_the_room_that_is_promised(void **state)
+{
+    static const char *const starts[] = {"GET / HTTP/1.1\r\nHost: %s\r\n\r\n", "GET http://%s HTTP/1.0\r\n\r\n"};
+    static char host[5001], bytes[sizeof(host) + 64], to[4 * sizeof(host)];
+    memset(host, 'h', sizeof(host) - 1);
+    for (size_t i = 0; i < VB_ARRAY_SIZE(starts); i++) {
+        size_t n = (size_t)snprintf(bytes, sizeof(bytes), starts[i], host);
+        struct parsed parsed = parse_good(REQUEST, (struct vb_str){bytes, n});
+        size_t room = parsed.head->raw.n + 2 * parsed.head->host.n + VB_HEAD_ROOM;
+        assert_true(room <= sizeof(to));
+        assert_true(vb_h1_write_request(to, room, parsed.head, &full) > (ssize_t)(2 * strlen(host)));
+        drop(&parsed);
+    }
+}
+
+static void chunk_lines(void **state)
+{
+    static const struct {
+        size_t chunk;
+        const char *wanted;
+    } cases[] = {{0, "0\r\n"},           {1, "1\r\n"},       {15, "f\r\n"},          {16, "10\r\n"},
+                 {0xabcdef, "abcdef\r\n"}, {65536, "10000\r\n"}, {SIZE_MAX, "ffffffffffffffff\r\n"}};
+    for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
+        char line[VB_CHUNK_LINE_MAX];
+        size_t n = vb_h1_write_chunk_line(line, cases[i].chunk);
+        assert_int_equal(n, strlen(cases[i].wanted));
+        assert_memory_equal(line, cases[i].wanted, n);
+    }
+}
+
+#define TEST(function) cmocka_unit_test(function)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(what_concerns_nobody_passes_as_it_came),
+        TEST(what_is_for_one_hop_is_removed),
+        TEST(what_we_say_of_the_client_replaces_what_it_says),
+        TEST(what_is_turned_off_passes),
+        TEST(the_host_that_counts_is_the_only_one),
+        TEST(framing_of_requests_is_made_anew),
+        TEST(responses_pass),
+        TEST(responses_without_body),
+        TEST(what_we_add_to_responses),
+        TEST(a_long_host_fits_into_the_room_that_is_promised),
+        TEST(chunk_lines),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

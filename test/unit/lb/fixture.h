@@ -1,0 +1,108 @@
+/* A segment of its own for each test, with pools, and several workers' pictures of them. */
+#ifndef VB_TEST_LB_FIXTURE_H
+#define VB_TEST_LB_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vb/lb.h"
+#include "vb/rand.h"
+
+enum { WORKERS = 4 };
+
+struct fixture {
+    char dir[32], path[64];
+    struct vb_shm *shm;
+    struct vb_lb *workers[WORKERS]; /* opened by open_pool */
+};
+
+static inline int setup_sized(void **state, unsigned backends)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    struct vb_error err = {{0}};
+    assert_non_null(f);
+    snprintf(f->dir, sizeof(f->dir), "/tmp/vb-lb-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    snprintf(f->path, sizeof(f->path), "%s/segment", f->dir);
+    if (vb_shm_create(&f->shm, f->path, "test", (struct vb_shm_capacity){WORKERS, backends}, &err) != 0)
+        fail_msg("create: %s", err.text);
+    *state = f;
+    return 0;
+}
+
+static inline int setup(void **state)
+{
+    return setup_sized(state, 16);
+}
+
+static inline int teardown(void **state)
+{
+    struct fixture *f = *state;
+    for (unsigned i = 0; i < WORKERS; i++)
+        vb_lb_close(&f->workers[i]);
+    vb_shm_unlink(f->shm);
+    vb_shm_close(&f->shm);
+    int r = rmdir(f->dir);
+    free(f);
+    return r;
+}
+
+/* Its slot. */
+static inline unsigned add_backend(struct fixture *f, unsigned pool, unsigned weight)
+{
+    static unsigned count;
+    char name[16];
+    snprintf(name, sizeof(name), "b%u", count++);
+    int slot = vb_shm_add_backend(f->shm, pool, &(struct vb_backend_spec){name, "127.0.0.1:1", weight, true});
+    assert_true(slot >= 0);
+    return (unsigned)slot;
+}
+
+/* Pool 0, with these weights in slots 0, 1, ...; seen by all workers. */
+static inline void open_pool(struct fixture *f, const char *balance, const unsigned *weights, unsigned n)
+{
+    assert_int_equal(vb_shm_add_pool(f->shm, "web", balance), 0);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(add_backend(f, 0, weights[i]), i);
+    for (unsigned i = 0; i < WORKERS; i++)
+        assert_int_equal(vb_lb_open(&f->workers[i], f->shm, 0, i), 0);
+}
+
+static inline void set_health(struct fixture *f, unsigned backend, enum vb_health_state health)
+{
+    vb_shm_write_health(f->shm, backend, health, &(struct vb_health_record){.checks = 1});
+}
+
+/* As the master does it: the word, then the epoch. */
+static inline void set_word(struct fixture *f, vb_u32 *word, uint32_t value)
+{
+    atomic_store(word, value);
+    atomic_fetch_add(&vb_shm_pool(f->shm, 0)->epoch, 1);
+}
+
+/* Picks, and says which backend; the request stays in flight. */
+static inline unsigned pick(struct fixture *f, unsigned worker)
+{
+    int backend = vb_lb_pick(f->workers[worker]);
+    if (backend < 0)
+        fail_msg("worker %u: %d", worker, backend);
+    return (unsigned)backend;
+}
+
+/* The same sequence in each run. */
+static inline unsigned random_below(unsigned below)
+{
+    static struct vb_rand rand = {{1, 2, 3, 4}};
+    return (unsigned)vb_rand_below(&rand, below);
+}
+
+#endif

@@ -1,0 +1,127 @@
+/* A loop that never waits for ever, and sockets for the other end. */
+#ifndef VB_TEST_NET_FIXTURE_H
+#define VB_TEST_NET_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net_priv.h"
+
+#define PATIENCE_MS 20000 /* a test that waits so long for something has failed */
+
+struct fixture {
+    struct vb_loop *loop;
+    uv_timer_t tick; /* ends each turn of the loop after a millisecond at the latest */
+};
+
+static inline void on_tick(uv_timer_t *timer)
+{
+}
+
+static inline int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    assert_non_null(f);
+    signal(SIGPIPE, SIG_IGN); /* as the program does */
+    assert_int_equal(vb_loop_open(&f->loop), 0);
+    uv_timer_init(vb_loop_uv(f->loop), &f->tick);
+    uv_timer_start(&f->tick, on_tick, 1, 1);
+    *state = f;
+    return 0;
+}
+
+/* vb_loop_close ends the process when a test, or the code that it tested, left a handle open. */
+static inline int teardown(void **state)
+{
+    struct fixture *f = *state;
+    uv_close((uv_handle_t *)&f->tick, NULL);
+    vb_loop_close(&f->loop);
+    assert_null(f->loop);
+    free(f);
+    return 0;
+}
+
+static inline void turn(struct fixture *f)
+{
+    uv_run(vb_loop_uv(f->loop), UV_RUN_ONCE);
+}
+
+/* Turns the loop until `condition` holds, which is looked at after each turn. */
+#define RUN_UNTIL(f, condition)                                                                                        \
+    do {                                                                                                               \
+        uint64_t begun_ = uv_hrtime();                                                                                 \
+        while (!(condition)) {                                                                                         \
+            turn(f);                                                                                                   \
+            if (uv_hrtime() - begun_ > PATIENCE_MS * 1000000ull)                                                       \
+                fail_msg("waited too long for " #condition);                                                           \
+        }                                                                                                              \
+    } while (0)
+
+static inline void run_for_ms(struct fixture *f, uint64_t ms)
+{
+    uint64_t end = uv_hrtime() + ms * 1000000;
+    RUN_UNTIL(f, uv_hrtime() >= end);
+}
+
+static inline void count_handle(uv_handle_t *handle, void *arg)
+{
+    if (handle->type == UV_TCP)
+        ++*(unsigned *)arg;
+}
+
+/* Streams that are still there, those that finish on their own included. */
+static inline unsigned streams(struct fixture *f)
+{
+    unsigned n = 0;
+    uv_walk(vb_loop_uv(f->loop), count_handle, &n);
+    return n;
+}
+
+static inline struct sockaddr_in loopback(uint16_t port)
+{
+    return (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
+static inline uint16_t port_of(int fd)
+{
+    struct sockaddr_in address;
+    socklen_t length = sizeof(address);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+    return ntohs(address.sin_port);
+}
+
+/* A plain socket on a free port. */
+static inline int bound_socket(void)
+{
+    struct sockaddr_in address = loopback(0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+static inline int connect_to(uint16_t port)
+{
+    struct sockaddr_in address = loopback(port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+        fail_msg("connect: %s", strerror(errno));
+    return fd;
+}
+
+#endif

@@ -1,0 +1,730 @@
+/* Streams, seen from their peer: what it gets, in which order, and whether the end looks like an end or like a break. */
+#include "fixture.h"
+
+#include "vb/stream.h"
+
+/* The fixture, and one stream with all that happened to it. */
+struct side {
+    struct fixture *f;
+    struct vb_stream *stream;
+    unsigned connected, ended, drained, failed;
+    int code;       /* of the failure */
+    size_t n;       /* bytes that arrived */
+    char bytes[64]; /* the first ones */
+    bool queued_when_drained;
+    unsigned close_in; /* which event closes: one of the letters below */
+};
+
+enum { NOWHERE, IN_CONNECTED = 'c', IN_DATA = 'd', IN_END = 'e', IN_DRAINED = 'r', IN_FAILED = 'f' };
+
+/* Gone at once, memory and all: what the stream still did with its owner would be found by ASan. */
+static void close_if_in(struct side *side, unsigned event)
+{
+    if (side->close_in != event)
+        return;
+    vb_stream_close(&side->stream);
+    assert_null(side->stream);
+}
+
+static void expect_open(const struct side *side)
+{
+    assert_non_null(side->stream); /* no event after closing */
+}
+
+static void on_connected(void *owner)
+{
+    struct side *side = owner;
+    expect_open(side);
+    side->connected++;
+    close_if_in(side, IN_CONNECTED);
+}
+
+static void on_data(void *owner, const char *bytes, size_t n)
+{
+    struct side *side = owner;
+    expect_open(side);
+    assert_true(n > 0);
+    if (side->n < sizeof(side->bytes))
+        memcpy(side->bytes + side->n, bytes, VB_MIN(n, sizeof(side->bytes) - side->n));
+    side->n += n;
+    close_if_in(side, IN_DATA);
+}
+
+static void on_end(void *owner)
+{
+    struct side *side = owner;
+    expect_open(side);
+    side->ended++;
+    close_if_in(side, IN_END);
+}
+
+static void on_drained(void *owner)
+{
+    struct side *side = owner;
+    expect_open(side);
+    side->drained++;
+    side->queued_when_drained = vb_stream_queued(side->stream);
+    close_if_in(side, IN_DRAINED);
+}
+
+static void on_failed(void *owner, int code)
+{
+    struct side *side = owner;
+    expect_open(side);
+    side->failed++;
+    side->code = code;
+    close_if_in(side, IN_FAILED);
+}
+
+static const struct vb_stream_events events = {on_connected, on_data, on_end, on_drained, on_failed};
+
+/* ---- the peer: a plain socket ------------------------------------------------------------------------------------ */
+
+struct peer {
+    int fd;
+    size_t n;  /* bytes read; each must be the next one of the pattern */
+    int error; /* that ended reading; 0 with `eof`, or when it goes on */
+    bool eof;
+};
+
+static char pattern(size_t at)
+{
+    return (char)(at * 2654435761u >> 13);
+}
+
+static void fill(char *bytes, size_t at, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = pattern(at + i);
+}
+
+/* Reads at most `most` bytes of what is there; true when there was an end. */
+static bool read_some(struct peer *peer, size_t most)
+{
+    static char bytes[65536];
+    ssize_t got = recv(peer->fd, bytes, VB_MIN(most, sizeof(bytes)), MSG_DONTWAIT);
+    if (got < 0 && errno == EAGAIN)
+        return false;
+    peer->eof = got == 0;
+    peer->error = got < 0 ? errno : 0;
+    for (ssize_t i = 0; i < got; i++)
+        if (bytes[i] != pattern(peer->n + (size_t)i))
+            fail_msg("byte %zu is not the one that was sent", peer->n + (size_t)i);
+    peer->n += got > 0 ? (size_t)got : 0;
+    return got <= 0;
+}
+
+static bool peer_sends(struct peer *peer, const char *text)
+{
+    return send(peer->fd, text, strlen(text), MSG_NOSIGNAL) == (ssize_t)strlen(text);
+}
+
+/* The peer breaks the connection: it gets an RST. */
+static void peer_resets(struct peer *peer)
+{
+    struct linger hard = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(peer->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+    close(peer->fd);
+    peer->fd = -1;
+}
+
+/* Little room in the kernel, so that few bytes make back-pressure. */
+static int listener_with_little_room(void)
+{
+    int fd = bound_socket(), small = 4096;
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    assert_int_equal(listen(fd, 8), 0);
+    return fd;
+}
+
+/* A stream over loopback, and the plain socket at its other end. */
+static void open_pair(struct fixture *f, struct side *side, struct peer *peer)
+{
+    int listener = listener_with_little_room();
+    *side = (struct side){.f = f};
+    *peer = (struct peer){.fd = connect_to(port_of(listener))};
+    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    assert_true(fd >= 0);
+    close(listener);
+    assert_int_equal(vb_stream_open(&side->stream, f->loop, fd, &events, side), 0);
+}
+
+static void close_pair(struct side *side, struct peer *peer)
+{
+    vb_stream_close(&side->stream);
+    if (peer->fd >= 0)
+        close(peer->fd);
+}
+
+static int write_pattern(struct side *side, size_t at, size_t n)
+{
+    char *bytes = malloc(n);
+    assert_non_null(bytes);
+    fill(bytes, at, n);
+    int r = vb_stream_write(side->stream, &(struct iovec){bytes, n}, 1);
+    free(bytes); /* what the kernel did not take was copied */
+    return r;
+}
+
+/* Writes until something is queued, and somewhat more; how many bytes. */
+static size_t write_until_queued(struct side *side)
+{
+    size_t n = 0;
+    int r = 0;
+    for (; r == 0; n += 65536)
+        r = write_pattern(side, n, 65536);
+    assert_int_equal(r, 1);
+    for (unsigned i = 0; i < 10; i++, n += 50000)
+        assert_int_equal(write_pattern(side, n, 50000), 1);
+    assert_true(vb_stream_queued(side->stream));
+    assert_true(vb_stream_unsent(side->stream) >= 500000);
+    return n;
+}
+
+/* ---- reading and writing ----------------------------------------------------------------------------------------- */
+
+static void bytes_go_both_ways(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    assert_true(peer_sends(&peer, "hello"));
+    RUN_UNTIL(side.f, side.n == 5);
+    assert_memory_equal(side.bytes, "hello", 5);
+    assert_int_equal(write_pattern(&side, 0, 1000), 0);
+    assert_false(vb_stream_queued(side.stream));
+    RUN_UNTIL(side.f, read_some(&peer, 1000) || peer.n == 1000);
+    assert_int_equal(side.drained + side.ended + side.failed, 0);
+    close_pair(&side, &peer);
+}
+
+static void slices_leave_as_one(void **state)
+{
+    struct side side;
+    struct peer peer;
+    char bytes[30];
+    open_pair(*state, &side, &peer);
+    fill(bytes, 0, sizeof(bytes));
+    struct iovec iov[] = {{bytes, 10}, {bytes + 10, 0}, {bytes + 10, 1}, {bytes + 11, 19}};
+    assert_int_equal(vb_stream_write(side.stream, iov, VB_ARRAY_SIZE(iov)), 0);
+    RUN_UNTIL(side.f, read_some(&peer, 1000) || peer.n == sizeof(bytes));
+    close_pair(&side, &peer);
+}
+
+/* Slices of a write that the kernel takes half are queued from the right byte on. */
+static void back_pressure_loses_nothing(void **state)
+{
+    struct side side;
+    struct peer peer;
+    static char bytes[100001];
+    size_t n = 0;
+    open_pair(*state, &side, &peer);
+    do {
+        fill(bytes, n, sizeof(bytes));
+        struct iovec iov[] = {{bytes, 1}, {bytes + 1, 50000}, {bytes + 50001, 0}, {bytes + 50001, 50000}};
+        assert_true(vb_stream_write(side.stream, iov, VB_ARRAY_SIZE(iov)) >= 0);
+        n += sizeof(bytes);
+    } while (vb_stream_unsent(side.stream) < 1000000);
+    assert_int_equal(side.drained, 0);
+    RUN_UNTIL(side.f, read_some(&peer, 65536) || side.drained > 0);
+    assert_false(side.queued_when_drained);
+    RUN_UNTIL(side.f, read_some(&peer, 65536) || peer.n == n);
+    run_for_ms(side.f, 5);
+    assert_int_equal(peer.n, n);
+    assert_int_equal(side.drained, 1); /* once, not for each write */
+    close_pair(&side, &peer);
+}
+
+static void a_drained_stream_queues_again(void **state)
+{
+    struct side side;
+    struct peer peer;
+    size_t n = 0;
+    open_pair(*state, &side, &peer);
+    for (unsigned round = 1; round <= 3; round++) {
+        int r = 0;
+        for (; r == 0; n += 65536)
+            r = write_pattern(&side, n, 65536);
+        assert_int_equal(r, 1);
+        RUN_UNTIL(side.f, read_some(&peer, 65536) || (side.drained == round && peer.n == n));
+    }
+    close_pair(&side, &peer);
+}
+
+static void paused_streams_read_nothing(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    vb_stream_pause(side.stream);
+    vb_stream_pause(side.stream);
+    assert_true(peer_sends(&peer, "hello"));
+    run_for_ms(side.f, 10);
+    assert_int_equal(side.n, 0);
+    vb_stream_resume(side.stream);
+    vb_stream_resume(side.stream);
+    RUN_UNTIL(side.f, side.n == 5);
+    close_pair(&side, &peer);
+}
+
+static void after_the_peers_end_writing_goes_on(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    assert_true(peer_sends(&peer, "hello"));
+    shutdown(peer.fd, SHUT_WR);
+    RUN_UNTIL(side.f, side.ended > 0);
+    assert_int_equal(side.n, 5);
+    vb_stream_resume(side.stream); /* there is nothing more to read, whatever the owner believes */
+    assert_int_equal(write_pattern(&side, 0, 1000), 0);
+    RUN_UNTIL(side.f, read_some(&peer, 1000) || peer.n == 1000);
+    run_for_ms(side.f, 5);
+    assert_int_equal(side.ended, 1);
+    assert_int_equal(side.failed, 0);
+    close_pair(&side, &peer);
+}
+
+static void a_reset_by_the_peer_is_a_failure(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    peer_resets(&peer);
+    RUN_UNTIL(side.f, side.failed > 0);
+    assert_int_equal(side.code, -ECONNRESET);
+    assert_true(write_pattern(&side, 0, 10) < 0);
+    assert_true(write_pattern(&side, 0, 10) < 0); /* and it stays so */
+    run_for_ms(side.f, 5);
+    assert_int_equal(side.failed, 1);
+    assert_int_equal(side.ended, 0);
+    close_pair(&side, &peer);
+}
+
+/* What ends with an RST is not complete, though its last bytes came. */
+static void a_reset_behind_the_last_bytes_is_no_end(void **state)
+{
+    for (int paused = 0; paused < 2; paused++) {
+        struct side side;
+        struct peer peer;
+        open_pair(*state, &side, &peer);
+        if (paused == 1)
+            vb_stream_pause(side.stream);
+        assert_true(peer_sends(&peer, "hello"));
+        peer_resets(&peer);
+        vb_stream_resume(side.stream);
+        RUN_UNTIL(side.f, side.failed + side.ended > 0);
+        assert_int_equal(side.ended, 0);
+        assert_int_equal(side.code, -ECONNRESET);
+        close_pair(&side, &peer);
+    }
+}
+
+static void what_the_peer_has_not_taken_is_unsent(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    assert_int_equal(vb_stream_unsent(side.stream), 0);
+    size_t n = write_until_queued(&side), before = vb_stream_unsent(side.stream);
+    assert_true(before <= n);
+    RUN_UNTIL(side.f, read_some(&peer, 65536) || vb_stream_unsent(side.stream) < before);
+    RUN_UNTIL(side.f, read_some(&peer, 65536) || vb_stream_unsent(side.stream) == 0);
+    assert_int_equal(side.drained, 1);
+    close_pair(&side, &peer);
+}
+
+/* The queue cannot leave any more. Whoever waits for `drained` must not wait for ever. */
+static void a_reset_under_a_queue_is_told(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    write_until_queued(&side);
+    peer_resets(&peer);
+    run_for_ms(side.f, 500); print_message("failed %u drained %u ended %u code %d\n", side.failed, side.drained, side.ended, side.code);
+    RUN_UNTIL(side.f, side.failed > 0 && side.drained > 0);
+    assert_false(vb_stream_queued(side.stream));
+    assert_true(write_pattern(&side, 0, 10) < 0);
+    close_pair(&side, &peer);
+}
+
+/* ---- connecting -------------------------------------------------------------------------------------------------- */
+
+static void connecting(void **state)
+{
+    struct side side = {.f = *state};
+    int listener = listener_with_little_room();
+    struct sockaddr_in address = loopback(port_of(listener));
+    assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+    assert_int_equal(side.connected, 0);
+    RUN_UNTIL(side.f, side.connected > 0);
+    struct peer peer = {.fd = accept(listener, NULL, NULL)};
+    close(listener);
+    assert_int_equal(write_pattern(&side, 0, 1000), 0);
+    RUN_UNTIL(side.f, read_some(&peer, 1000) || peer.n == 1000);
+    assert_true(peer_sends(&peer, "hello"));
+    RUN_UNTIL(side.f, side.n == 5);
+    assert_int_equal(side.connected, 1);
+    assert_int_equal(side.failed, 0);
+    close_pair(&side, &peer);
+}
+
+static void a_refused_connection_is_a_failure(void **state)
+{
+    struct side side = {.f = *state};
+    int bound = bound_socket(); /* nobody listens there, and nobody else can begin to */
+    struct sockaddr_in address = loopback(port_of(bound));
+    assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+    RUN_UNTIL(side.f, side.failed > 0);
+    assert_int_equal(side.code, -ECONNREFUSED);
+    run_for_ms(side.f, 5);
+    assert_int_equal(side.failed, 1);
+    assert_int_equal(side.connected, 0);
+    vb_stream_close(&side.stream);
+    close(bound);
+}
+
+static void an_impossible_connection_fails_at_once(void **state)
+{
+    struct side side = {.f = *state};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(80), .sin_addr.s_addr = INADDR_BROADCAST};
+    assert_true(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side) < 0);
+    assert_null(side.stream);
+    run_for_ms(side.f, 5);
+    assert_int_equal(side.failed, 0);
+    assert_int_equal(streams(side.f), 0);
+}
+
+static void closing_while_it_connects(void **state)
+{
+    struct side side = {.f = *state};
+    int listener = listener_with_little_room();
+    struct sockaddr_in address = loopback(port_of(listener));
+    void (*const closing[])(struct vb_stream **) = {vb_stream_close, vb_stream_reset, vb_stream_finish};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(closing); i++) {
+        assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+        closing[i](&side.stream);
+        assert_null(side.stream);
+        RUN_UNTIL(side.f, streams(side.f) == 0);
+    }
+    assert_int_equal(side.connected + side.failed, 0);
+    close(listener);
+}
+
+/* ---- closing ----------------------------------------------------------------------------------------------------- */
+
+static void closing_nothing_is_fine(void **state)
+{
+    struct vb_stream *none = NULL;
+    vb_stream_close(&none);
+    vb_stream_reset(&none);
+    vb_stream_finish(&none);
+}
+
+static void closing_inside_of_data(void **state)
+{
+    struct side side;
+    struct peer peer;
+    static char much[200000];
+    open_pair(*state, &side, &peer);
+    side.close_in = IN_DATA;
+    assert_true(send(peer.fd, much, sizeof(much), MSG_DONTWAIT) > 0);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    assert_true(side.n > 0 && side.n <= VB_READ_MAX); /* one event, none after */
+    close_pair(&side, &peer);
+}
+
+static void closing_inside_of_end(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    side.close_in = IN_END;
+    shutdown(peer.fd, SHUT_WR);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    assert_int_equal(side.ended, 1);
+    RUN_UNTIL(side.f, read_some(&peer, 1));
+    assert_true(peer.eof);
+    close_pair(&side, &peer);
+}
+
+static void closing_inside_of_drained(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    side.close_in = IN_DRAINED;
+    size_t n = write_until_queued(&side);
+    RUN_UNTIL(side.f, read_some(&peer, 65536));
+    assert_true(peer.eof);
+    assert_int_equal(peer.n, n); /* it had all been given to the kernel */
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    close_pair(&side, &peer);
+}
+
+static void closing_inside_of_failed(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    side.close_in = IN_FAILED;
+    write_until_queued(&side);
+    peer_resets(&peer);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    assert_int_equal(side.failed, 1);
+    close_pair(&side, &peer);
+}
+
+static void closing_inside_of_connected(void **state)
+{
+    struct side side = {.f = *state, .close_in = IN_CONNECTED};
+    int listener = listener_with_little_room();
+    struct sockaddr_in address = loopback(port_of(listener));
+    assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    assert_int_equal(side.connected, 1);
+    close(listener);
+}
+
+static void closing_drops_the_queue(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    size_t n = write_until_queued(&side);
+    vb_stream_close(&side.stream);
+    RUN_UNTIL(side.f, read_some(&peer, 65536));
+    assert_true(peer.n < n);
+    assert_int_equal(streams(side.f), 0);
+    assert_int_equal(side.drained, 0);
+    close_pair(&side, &peer);
+}
+
+static void a_reset_is_no_clean_end(void **state)
+{
+    for (int queue = 0; queue < 2; queue++) {
+        struct side side;
+        struct peer peer;
+        open_pair(*state, &side, &peer);
+        if (queue == 1)
+            write_until_queued(&side);
+        else
+            assert_int_equal(write_pattern(&side, 0, 1000), 0);
+        vb_stream_reset(&side.stream);
+        RUN_UNTIL(side.f, read_some(&peer, 65536));
+        assert_false(peer.eof);
+        assert_int_equal(peer.error, ECONNRESET);
+        close_pair(&side, &peer);
+    }
+}
+
+/* ---- finishing --------------------------------------------------------------------------------------------------- */
+
+static void finishing_sends_the_end_and_waits_for_the_peers(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    assert_int_equal(write_pattern(&side, 0, 1000), 0);
+    vb_stream_finish(&side.stream);
+    assert_null(side.stream);
+    RUN_UNTIL(side.f, read_some(&peer, 65536));
+    assert_true(peer.eof);
+    assert_int_equal(peer.n, 1000);
+    assert_int_equal(streams(side.f), 1);
+    close(peer.fd);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    assert_int_equal(side.n + side.ended + side.failed + side.drained, 0); /* the owner is gone */
+}
+
+/* RFC 9112 9.6: closing with unread bytes sends an RST, which can destroy a response that has not been read. */
+static void finishing_with_unread_bytes_does_not_destroy_the_response(void **state)
+{
+    struct side side;
+    struct peer peer;
+    static const char request[20000];
+    open_pair(*state, &side, &peer);
+    vb_stream_pause(side.stream);
+    assert_true(send(peer.fd, request, sizeof(request), MSG_DONTWAIT) > 0);
+    assert_int_equal(write_pattern(&side, 0, 1000), 0);
+    vb_stream_finish(&side.stream);
+    for (unsigned i = 0; i < 20; i++) { /* it does not stop sending because of our end */
+        assert_true(send(peer.fd, request, 1000, MSG_DONTWAIT | MSG_NOSIGNAL) > 0);
+        turn(side.f);
+    }
+    RUN_UNTIL(side.f, read_some(&peer, 65536));
+    assert_true(peer.eof);
+    assert_int_equal(peer.n, 1000);
+    close(peer.fd);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+}
+
+/* Longer than a stream waits for its peer's end: as long as it moves, nothing is cut. */
+static void finishing_sends_the_queue_to_a_slow_reader(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    side.f->loop->linger.duration_ms = 5;
+    size_t n = write_until_queued(&side);
+    vb_stream_finish(&side.stream);
+    RUN_UNTIL(side.f, read_some(&peer, n / 100));
+    assert_true(peer.eof);
+    assert_int_equal(peer.n, n);
+    close(peer.fd);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+}
+
+/* A client may send its FIN behind its request and still wait for the response. */
+static void finishing_sends_the_queue_when_the_peer_ended_first(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    shutdown(peer.fd, SHUT_WR);
+    RUN_UNTIL(side.f, side.ended > 0);
+    size_t n = write_until_queued(&side);
+    vb_stream_finish(&side.stream);
+    RUN_UNTIL(side.f, read_some(&peer, 65536));
+    assert_true(peer.eof);
+    assert_int_equal(peer.n, n);
+    RUN_UNTIL(side.f, streams(side.f) == 0); /* there is nothing to wait for */
+    close(peer.fd);
+}
+
+static void finishing_sends_the_queue_when_the_peer_ends_meanwhile(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    size_t n = write_until_queued(&side);
+    vb_stream_finish(&side.stream);
+    turn(side.f);
+    shutdown(peer.fd, SHUT_WR);
+    run_for_ms(side.f, 5);
+    RUN_UNTIL(side.f, read_some(&peer, 65536));
+    assert_true(peer.eof);
+    assert_int_equal(peer.n, n);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    close(peer.fd);
+}
+
+static void finishing_after_the_peers_end_is_over_at_once(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    shutdown(peer.fd, SHUT_WR);
+    RUN_UNTIL(side.f, side.ended > 0);
+    assert_int_equal(write_pattern(&side, 0, 1000), 0);
+    vb_stream_finish(&side.stream);
+    turn(side.f);
+    assert_int_equal(streams(side.f), 0);
+    RUN_UNTIL(side.f, read_some(&peer, 65536));
+    assert_true(peer.eof);
+    assert_int_equal(peer.n, 1000);
+    close(peer.fd);
+}
+
+/* It must not take what it got for the whole. */
+static void finishing_cuts_a_reader_that_stopped_with_a_reset(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    side.f->loop->linger.duration_ms = 2;
+    size_t n = write_until_queued(&side);
+    vb_stream_finish(&side.stream);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    RUN_UNTIL(side.f, read_some(&peer, 65536));
+    assert_false(peer.eof);
+    assert_int_equal(peer.error, ECONNRESET);
+    assert_true(peer.n < n);
+    close(peer.fd);
+}
+
+static void finishing_does_not_wait_for_ever(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    side.f->loop->linger.duration_ms = 10;
+    vb_stream_finish(&side.stream);
+    /* a peer that sends and sends is no reason to stay */
+    RUN_UNTIL(side.f, streams(side.f) == 0 || (peer_sends(&peer, "x"), false));
+    close(peer.fd);
+}
+
+static void finishing_ends_when_the_peer_resets(void **state)
+{
+    for (int queue = 0; queue < 2; queue++) {
+        struct side side;
+        struct peer peer;
+        open_pair(*state, &side, &peer);
+        if (queue == 1)
+            write_until_queued(&side);
+        vb_stream_finish(&side.stream);
+        turn(side.f);
+        peer_resets(&peer);
+        RUN_UNTIL(side.f, streams(side.f) == 0);
+    }
+}
+
+/* A loop that closes while streams finish takes them with it; teardown would find what is left. */
+static void closing_the_loop_ends_what_finishes(void **state)
+{
+    struct side side[2];
+    struct peer peer[2];
+    for (int i = 0; i < 2; i++)
+        open_pair(*state, &side[i], &peer[i]);
+    write_until_queued(&side[0]);
+    vb_stream_finish(&side[0].stream);
+    vb_stream_finish(&side[1].stream);
+    turn(*state);
+    assert_int_equal(streams(*state), 2);
+    close(peer[0].fd);
+    close(peer[1].fd);
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(bytes_go_both_ways),
+        TEST(slices_leave_as_one),
+        TEST(back_pressure_loses_nothing),
+        TEST(a_drained_stream_queues_again),
+        TEST(paused_streams_read_nothing),
+        TEST(after_the_peers_end_writing_goes_on),
+        TEST(a_reset_by_the_peer_is_a_failure),
+        TEST(a_reset_behind_the_last_bytes_is_no_end),
+        TEST(what_the_peer_has_not_taken_is_unsent),
+        TEST(a_reset_under_a_queue_is_told),
+        TEST(connecting),
+        TEST(a_refused_connection_is_a_failure),
+        TEST(an_impossible_connection_fails_at_once),
+        TEST(closing_while_it_connects),
+        TEST(closing_nothing_is_fine),
+        TEST(closing_inside_of_data),
+        TEST(closing_inside_of_end),
+        TEST(closing_inside_of_drained),
+        TEST(closing_inside_of_failed),
+        TEST(closing_inside_of_connected),
+        TEST(closing_drops_the_queue),
+        TEST(a_reset_is_no_clean_end),
+        TEST(finishing_sends_the_end_and_waits_for_the_peers),
+        TEST(finishing_with_unread_bytes_does_not_destroy_the_response),
+        TEST(finishing_sends_the_queue_to_a_slow_reader),
+        TEST(finishing_sends_the_queue_when_the_peer_ended_first),
+        TEST(finishing_sends_the_queue_when_the_peer_ends_meanwhile),
+        TEST(finishing_after_the_peers_end_is_over_at_once),
+        TEST(finishing_cuts_a_reader_that_stopped_with_a_reset),
+        TEST(finishing_does_not_wait_for_ever),
+        TEST(finishing_ends_when_the_peer_resets),
+        TEST(closing_the_loop_ends_what_finishes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
