@@ -17,6 +17,7 @@
 #include "vb/buf.h"
 
 #define UPSTREAM_MAGIC 0x55505354
+#define INTERIM_MAX    256 /* 1xx responses before a final one; a backend that sends more will never send that */
 
 enum upstream_state { CONNECTING, BUSY, IDLE };
 
@@ -32,6 +33,7 @@ struct vb_upstream {
     struct vb_proxy_pool *pool;
     unsigned backend;
     uint32_t incarnation;         /* of the backend's slot when it was connected */
+    unsigned interims;             /* 1xx responses in this exchange */
     uint32_t turn;                /* grows when an exchange lets go: tells an event that its exchange is over */
     struct vb_exchange *exchange; /* NULL: idle */
     struct vb_stream *stream;
@@ -138,6 +140,10 @@ static int accept_head(struct vb_upstream *u, const struct vb_head *head)
     }
     if (vb_body_begin(&u->reader, VB_RESPONSE, head) < 0) {
         fail(u, VB_FAIL_BAD_RESPONSE, "two readings of its head differ");
+        return -EPROTO;
+    }
+    if (head->status < 200 && ++u->interims > INTERIM_MAX) {
+        fail(u, VB_FAIL_BAD_RESPONSE, "too many interim responses");
         return -EPROTO;
     }
     if (head->status < 200) {
@@ -390,6 +396,7 @@ int vb_upstream_get(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, s
         vb_count(traffic, connects);
     }
     u->exchange = exchange;
+    u->interims = 0;
     u->heard = u->request_sent = u->in_body = u->paused = u->peer_keeps = false;
     arm(u);
     *ret_upstream = u;

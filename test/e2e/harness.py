@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("VB_BUILD_DIR", ROOT / "build-asan"))
 TIMEOUT = 20  # seconds; for a machine that is busy with sanitizers
+SANITIZED = "VB_ASAN:BOOL=ON" in (BUILD / "CMakeCache.txt").read_text() if (BUILD / "CMakeCache.txt").exists() else False
 SANITIZER = re.compile(r"ERROR: \w+Sanitizer|runtime error:|WARNING: ThreadSanitizer")
 
 

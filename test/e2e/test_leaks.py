@@ -49,7 +49,8 @@ def test_all_kinds_of_trouble_and_a_stop(balancer, backend):
             with Client(lb.port) as client:
                 client.send(begin)
                 client.reset()
-    trouble()
+    for _ in range(5):
+        at_once(4, trouble)
     eventually(lambda: lb.vbctl("status")["connections"] == 0, "no client is left")
     files, memory = open_files(worker), memory_kib(worker)
     for _ in range(10):

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "net_priv.h"
+#include "vb/stream.h"
 
 #define PATIENCE_MS 20000 /* a test that waits so long for something has failed */
 
@@ -43,15 +44,39 @@ static inline int setup(void **state)
     return 0;
 }
 
-/* vb_loop_close ends the process when a test, or the code that it tested, left a handle open. */
+static inline void count_stream(uv_handle_t *handle, void *arg)
+{
+    if (handle->type == UV_TCP)
+        ++*(unsigned *)arg;
+}
+
+/* Streams that are still there, those that finish on their own included. */
+static inline unsigned streams(struct fixture *f)
+{
+    unsigned n = 0;
+    uv_walk(vb_loop_uv(f->loop), count_stream, &n);
+    return n;
+}
+
+static inline void reset_stream(uv_handle_t *handle, void *arg)
+{
+    if (handle->type == UV_TCP && !uv_is_closing(handle)) {
+        struct vb_stream *stream = handle->data;
+        vb_stream_reset(&stream);
+    }
+}
+
+/* Fails when the test, or the code that it tested, left a stream open; other handles end the process. */
 static inline int teardown(void **state)
 {
     struct fixture *f = *state;
+    unsigned left = streams(f);
+    uv_walk(vb_loop_uv(f->loop), reset_stream, NULL);
     uv_close((uv_handle_t *)&f->tick, NULL);
     vb_loop_close(&f->loop);
     assert_null(f->loop);
     free(f);
-    return 0;
+    return left == 0 ? 0 : -1;
 }
 
 static inline void turn(struct fixture *f)
@@ -74,20 +99,6 @@ static inline void run_for_ms(struct fixture *f, uint64_t ms)
 {
     uint64_t end = uv_hrtime() + ms * 1000000;
     RUN_UNTIL(f, uv_hrtime() >= end);
-}
-
-static inline void count_handle(uv_handle_t *handle, void *arg)
-{
-    if (handle->type == UV_TCP)
-        ++*(unsigned *)arg;
-}
-
-/* Streams that are still there, those that finish on their own included. */
-static inline unsigned streams(struct fixture *f)
-{
-    unsigned n = 0;
-    uv_walk(vb_loop_uv(f->loop), count_handle, &n);
-    return n;
 }
 
 static inline struct sockaddr_in loopback(uint16_t port)
