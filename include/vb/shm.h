@@ -92,7 +92,7 @@ struct vb_health_record {
 
 struct vb_shm_backend {
     vb_u32 used;
-    vb_u32 incarnation; /* grows each time the slot is given to another backend */
+    vb_u32 incarnation; /* grows when the slot is given to another backend, or its name to another address (atomic) */
     vb_u32 pool;        /* index */
     vb_u32 admin;       /* enum vb_admin_state */
     vb_u32 weight;

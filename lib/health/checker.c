@@ -18,7 +18,7 @@
 
 /* Where checks are off, a name that resolved is looked up again this often; one that did not, at the interval. */
 #define LOOK_UP_AGAIN_MS 30000
-#define RESOLVER_THREADS "32"
+#define RESOLVER_THREADS "16"
 
 /* A backend and its schedule. */
 struct check {
@@ -29,6 +29,7 @@ struct check {
     struct vb_health_record record;
     uv_timer_t timer;
     bool has_result;
+    bool unjudged; /* the last probe could not be made */
 };
 
 struct vb_health {
@@ -104,15 +105,22 @@ static void note_first_result(struct check *check)
 static void take_address(struct check *check)
 {
     const struct vb_probe *probe = &check->probe;
+    struct vb_health_record *record = &check->record;
     if (probe->n_addresses == 0)
         return;
-    check->record.address = probe->addresses[probe->current].address;
-    check->record.address_len = probe->addresses[probe->current].length;
+    const struct vb_probe_address *now = &probe->addresses[probe->current];
+    bool moved = record->address_len != 0 &&
+                 (record->address_len != now->length || memcmp(&record->address, &now->address, now->length) != 0);
+    record->address = now->address;
+    record->address_len = now->length;
+    if (moved) /* connections to the old address wait in the workers; none may be used again */
+        atomic_fetch_add(&vb_shm_backend(check->health->shm, check->slot)->incarnation, 1);
 }
 
-static void on_probe_done(struct vb_probe *probe, const struct vb_probe_result *result)
+/* A verdict goes into the record and the state. */
+static void judge(struct check *check, const struct vb_probe_result *result)
 {
-    struct check *check = vb_container_of(probe, struct check, probe);
+    const struct vb_probe *probe = &check->probe;
     struct vb_health_record *record = &check->record;
     struct vb_health_rules rules = {probe->pool->health.rise, probe->pool->health.fall};
     uint64_t before = record->changed_wall_us;
@@ -136,6 +144,17 @@ static void on_probe_done(struct vb_probe *probe, const struct vb_probe_result *
     vb_shm_write_health(check->health->shm, check->slot, state, record);
     if (changed && (probe->pool->health.enabled || before != 0 || !result->passed))
         log_transition(check, result->passed, before);
+}
+
+static void on_probe_done(struct vb_probe *probe, const struct vb_probe_result *result)
+{
+    struct check *check = vb_container_of(probe, struct check, probe);
+    if (!result->no_verdict)
+        judge(check, result);
+    else if (!check->unjudged)
+        vb_log_warn("backend %s/%s cannot be checked: %s; it stays as it is", probe->pool->name,
+                    vb_shm_backend(check->health->shm, check->slot)->name, result->reason);
+    check->unjudged = result->no_verdict;
     note_first_result(check);
     schedule(check);
 }

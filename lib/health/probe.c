@@ -28,21 +28,29 @@ static struct vb_probe *probe_of(void *owner)
     return vb_cast(struct vb_probe, PROBE_MAGIC, owner);
 }
 
-static void finish(struct vb_probe *probe, bool passed, const char *reason)
+static void finish_with(struct vb_probe *probe, const struct vb_probe_result *result)
 {
-    struct vb_probe_result result = {.passed = passed};
-    vb_copy(result.reason, sizeof(result.reason), reason);
     vb_timer_stop(&probe->timer);
     vb_stream_close(&probe->stream);
     vb_buf_clear(&probe->input);
     probe->active = false;
-    probe->done(probe, &result);
+    probe->done(probe, result);
+}
+
+static void finish(struct vb_probe *probe, bool passed, const char *reason)
+{
+    struct vb_probe_result result = {.passed = passed};
+    vb_copy(result.reason, sizeof(result.reason), reason);
+    finish_with(probe, &result);
 }
 
 static void fail_code(struct vb_probe *probe, int code)
 {
-    char reason[64];
-    finish(probe, false, vb_describe(reason, sizeof(reason), code));
+    struct vb_probe_result result = {
+        .no_verdict = code == -EMFILE || code == -ENFILE || code == -ENOMEM || code == -ENOBUFS,
+    };
+    vb_describe(result.reason, sizeof(result.reason), code);
+    finish_with(probe, &result);
 }
 
 static void on_timeout(struct vb_timer *timer)

@@ -16,6 +16,7 @@
 
 struct vb_probe_result {
     bool passed;
+    bool no_verdict; /* it could not be made: we lack descriptors or memory, which says nothing about the backend */
     char reason[sizeof(((struct vb_health_record *)0)->reason)]; /* why not */
 };
 

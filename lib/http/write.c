@@ -120,6 +120,8 @@ ssize_t vb_h1_write_request(char *to, size_t size, const struct vb_head *head, c
         drop |= 1u << VB_FIELD_HOST;
     if (how->client_ip.n > 0)
         drop |= FORWARDED;
+    if (head->minor == 0)
+        drop |= 1u << VB_FIELD_EXPECT; /* RFC 9110 10.1.1: an HTTP/1.0 client cannot mean it */
     put_str(&w, head->method);
     put_literal(&w, " ");
     put_str(&w, head->target);

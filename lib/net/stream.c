@@ -94,14 +94,19 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init(stream->loop->read_buffer, sizeof(stream->loop->read_buffer));
 }
 
-/* libuv reports an RST that comes with the last bytes as an end; but what ends with an RST is not complete. */
+/*
+ * libuv reports an RST that comes with the last bytes as an end; but what ends with an RST is not complete. A write that
+ * met the RST has taken the error off the socket. EPIPE is what the kernel says when the peer's FIN came before its RST.
+ */
 static ssize_t true_end(struct vb_stream *stream)
 {
     int fd, error = 0;
     socklen_t length = sizeof(error);
-    if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
+    if (stream->write_error < 0)
+        error = -stream->write_error;
+    else if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
-    return error == 0 ? UV_EOF : -error;
+    return error == 0 || error == EPIPE ? UV_EOF : -error;
 }
 
 static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
@@ -183,7 +188,8 @@ static void on_written(uv_write_t *request, int status)
             return;
     }
     queue_free(stream);
-    stream->write_error = status;
+    if (stream->write_error == 0) /* or bytes have been left out already, because memory ran out */
+        stream->write_error = status;
     if (stream->finishing) {
         if (status < 0 || stream->unreadable) {
             close_handle(stream);

@@ -196,6 +196,8 @@ static size_t take_body(struct vb_client *c, const char *bytes, size_t n)
         if (vb_exchange_request_body(c->exchange, part) == 1)
             set_reading(c, false); /* what has been read already is still handed on: it is bounded by one read */
     } while (c->exchange != NULL && c->body_open && done < n);
+    if (!c->dead && !c->body_open)
+        set_reading(c, true); /* no more goes to the backend, and only reading can tell that the client has gone */
     return done;
 }
 
@@ -275,7 +277,7 @@ static void next_request(struct vb_client *c)
     set_reading(c, true);
     if (vb_buf_len(&c->input) > 0)
         consume_input(c);
-    if (!c->dead && c->state == QUIET && c->peer_done && !c->write_blocked)
+    if (!c->dead && c->state != EXCHANGE && c->peer_done && !c->write_blocked)
         end_client(c, END_FINISH);
     after_input(c);
 }
@@ -441,7 +443,7 @@ int vb_client_flush(struct vb_client *c)
     int r = out->n == 0 ? 0 : vb_stream_write(c->stream, out->iov, out->n);
     out->n = 0;
     out->used = 0;
-    if (r == 1 && !c->write_blocked) {
+    if (r == 1) { /* also when it is blocked already: what counts as progress is measured from the longer queue */
         c->write_blocked = true;
         arm(c);
     }

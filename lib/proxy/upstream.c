@@ -24,6 +24,7 @@ enum upstream_state { CONNECTING, BUSY, IDLE };
 struct vb_upstream {
     uint32_t magic;
     enum upstream_state state;
+    bool more;   /* the read in hand filled the buffer: further bytes may lie behind it already */
     bool reused; /* kept from an earlier exchange */
     bool heard;  /* bytes have arrived for this exchange */
     bool request_sent, in_body, peer_keeps, paused;
@@ -33,7 +34,7 @@ struct vb_upstream {
     struct vb_proxy_pool *pool;
     unsigned backend;
     uint32_t incarnation;         /* of the backend's slot when it was connected */
-    unsigned interims;             /* 1xx responses in this exchange */
+    unsigned interims;            /* 1xx responses in this exchange */
     uint32_t turn;                /* grows when an exchange lets go: tells an event that its exchange is over */
     struct vb_exchange *exchange; /* NULL: idle */
     struct vb_stream *stream;
@@ -116,9 +117,9 @@ static void arm(struct vb_upstream *u)
         vb_timer_stop(&u->timer); /* the client is slow, not the backend */
     else if (u->in_body || queued)
         vb_timer_start(&u->timer, &u->pool->idle, on_idle_timeout);
-    else if (u->request_sent)
+    else if (u->request_sent && u->timer.list != &u->pool->response) /* for a whole head, however it trickles in */
         vb_timer_start(&u->timer, &u->pool->response, on_response_timeout);
-    else
+    else if (!u->request_sent)
         vb_timer_stop(&u->timer); /* the client's turn */
 }
 
@@ -127,7 +128,7 @@ static void arm(struct vb_upstream *u)
 /* May the next exchange use this connection? `extra`: bytes came behind the response. */
 static void complete(struct vb_upstream *u, bool extra)
 {
-    bool keep = u->peer_keeps && !extra && !vb_stream_queued(u->stream);
+    bool keep = u->peer_keeps && !extra && !u->more && !vb_stream_queued(u->stream);
     vb_exchange_response_done(u->exchange, keep);
 }
 
@@ -147,6 +148,7 @@ static int accept_head(struct vb_upstream *u, const struct vb_head *head)
         return -EPROTO;
     }
     if (head->status < 200) {
+        vb_timer_stop(&u->timer); /* a sign of life: the time for the response begins anew */
         vb_exchange_interim(u->exchange, head);
         return 0;
     }
@@ -247,6 +249,7 @@ static void on_data(void *owner, const char *bytes, size_t n)
     }
     vb_count_n(vb_proxy_traffic(u->proxy, u->backend), bytes_in, n);
     u->heard = true;
+    u->more = n == VB_READ_MAX;
     u->in_event = true;
     take_input(u, bytes, n);
     u->in_event = false;
@@ -345,7 +348,7 @@ static struct vb_upstream *take_idle(struct vb_proxy *proxy, unsigned backend)
     uint32_t incarnation = atomic_load(&vb_shm_backend(proxy->shm, backend)->incarnation);
     struct vb_upstream *u;
     while ((u = TAILQ_FIRST(&idle->list)) != NULL) {
-        if (u->incarnation != incarnation) { /* the slot belongs to another backend by now */
+        if (u->incarnation != incarnation) { /* it leads to another backend or address by now */
             close_upstream(u);
             continue;
         }

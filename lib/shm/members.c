@@ -60,7 +60,7 @@ int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backen
     uint64_t rows = shm->cap.workers * sizeof(struct vb_shm_traffic);
     if (shm_reserve(shm->lock_fd, shm->at.traffic_at + (unsigned)slot * rows, rows) < 0)
         return -ENOMEM;
-    vb_add32(&backend->incarnation, 1);
+    atomic_fetch_add_explicit(&backend->incarnation, 1, memory_order_relaxed);
     atomic_store_explicit(&backend->pool, pool, memory_order_relaxed);
     atomic_store_explicit(&backend->admin, VB_ADMIN_READY, memory_order_relaxed);
     atomic_store_explicit(&backend->weight, spec->weight, memory_order_relaxed);

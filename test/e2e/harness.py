@@ -24,7 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("VB_BUILD_DIR", ROOT / "build-asan"))
 TIMEOUT = 20  # seconds; for a machine that is busy with sanitizers
-SANITIZED = "VB_ASAN:BOOL=ON" in (BUILD / "CMakeCache.txt").read_text() if (BUILD / "CMakeCache.txt").exists() else False
+CACHE = BUILD / "CMakeCache.txt"
+SANITIZED = CACHE.exists() and "VB_ASAN:BOOL=ON" in CACHE.read_text()
 SANITIZER = re.compile(r"ERROR: \w+Sanitizer|runtime error:|WARNING: ThreadSanitizer")
 
 
@@ -135,7 +136,8 @@ def _flow(value):
 
 
 # For tests that measure memory: what was freed must not look like memory in use.
-NO_QUARANTINE = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=0:thread_local_quarantine_size_kb=0"}
+NO_QUARANTINE = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") +
+                 ":quarantine_size_mb=0:thread_local_quarantine_size_kb=0"}
 
 
 class Failed(Exception):
@@ -144,8 +146,9 @@ class Failed(Exception):
 
 def run(program, *args, env=None, wrapper=(), cwd=None):
     """Runs one of our programs to its end."""
-    return subprocess.run([*wrapper, BUILD / program, *map(str, args)], text=True, errors="surrogateescape", capture_output=True,
-                          stdin=subprocess.DEVNULL, timeout=TIMEOUT, cwd=cwd, env={**os.environ, **(env or {})})
+    return subprocess.run([*wrapper, BUILD / program, *map(str, args)], text=True, errors="surrogateescape",
+                          capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT, cwd=cwd,
+                          env={**os.environ, **(env or {})})
 
 
 _numbers = itertools.count()
@@ -181,7 +184,8 @@ class Balancer:
         with open(self._stderr, "wb") as log, open(self.folder / "stdout", "wb") as stdout:
             self.process = subprocess.Popen(
                 [*wrapper, BUILD / "vibebalancer", "-c", self.file, "--name", self.name, "--workers", str(workers),
-                 *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr or log, env=self._environment(env or {}))
+                 *args],
+                stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr or log, env=self._environment(env or {}))
         self.pid = self.process.pid
 
     def _environment(self, extra):

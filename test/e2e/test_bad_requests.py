@@ -1,4 +1,4 @@
-"""Nonsense is refused at the door: the right status, a sentence, and not a byte of it reaches a backend (http-rules.md)."""
+"""Nonsense is refused at the door: right status, a sentence, and no byte of it reaches a backend (http-rules.md)."""
 import time
 
 import pytest
@@ -77,7 +77,8 @@ REFUSED = {
     "identity": (framed(b"Transfer-Encoding: identity"), {400, 501}),
     "xchunked": (framed(b"Transfer-Encoding: xchunked"), {400, 501}),
     "chunked twice": (framed(b"Transfer-Encoding: chunked, chunked", b"0\r\n\r\n"), {400, 501}),
-    "chunked in two fields": (framed(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"), {400, 501}),
+    "chunked in two fields": (framed(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+                              {400, 501}),
     "a comma behind chunked": (framed(b"Transfer-Encoding: chunked,", b"0\r\n\r\n"), {400, 501}),
     "quoted chunked": (framed(b'Transfer-Encoding: "chunked"', b"0\r\n\r\n"), {400, 501}),
     "VT before chunked": (framed(b"Transfer-Encoding: \x0bchunked", b"0\r\n\r\n"), {400, 501}),
@@ -101,9 +102,11 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def door(tmp_path_factory):
     """One balancer and one backend for all inputs: what one leaves behind would show in the next."""
-    with Backend() as there, Balancer(tmp_path_factory.mktemp("door"), {"web": {"backends": [there], "health": "off"}}) as lb:
-        lb.there = there
-        yield lb
+    with Backend() as there:
+        pools = {"web": {"backends": [there], "health": "off"}}
+        with Balancer(tmp_path_factory.mktemp("door"), pools) as lb:
+            lb.there = there
+            yield lb
 
 
 @pytest.mark.parametrize("data, statuses", REFUSED.values(), ids=REFUSED)
@@ -185,8 +188,8 @@ def test_trailers_never_become_header_fields(balancer, backend):
     """RFC 9110 6.5.1 forbids these as trailers: they may be dropped, or the request refused, but never believed."""
     there = backend()
     with Client(balancer(there).port) as client:
-        client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-Length: 99\r\nHost: evil\r\n\r\n" +
-                    GET + HOST + b"\r\n")
+        client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
+                    b"Content-Length: 99\r\nHost: evil\r\n\r\n" + GET + HOST + b"\r\n")
         if client.response().status == 200:
             assert client.response().status == 200
     for request in there.requests:

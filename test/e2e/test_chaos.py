@@ -1,8 +1,8 @@
 """Clients and backends that do everything wrong at the same time, and a witness for what must stay right.
 
-Every request carries a token of its own, and every good response must carry the same one, in its head and all through its
-body: so a response that reaches the wrong client, or a body that is cut, mixed up or passed off as whole, is seen. The
-order of things is random, from a seed that the output names: VB_CHAOS_SEED=N runs it again.
+Every request carries a token of its own, and every good response must carry the same one, in its head and all through
+its body: so a response that reaches the wrong client, or a body that is cut, mixed up or passed off as whole, is seen.
+The order of things is random, from a seed that the output names: VB_CHAOS_SEED=N runs it again.
 """
 import os
 import random
@@ -25,14 +25,15 @@ def body_of(token, length):
 
 def misbehave(connection, request):
     """Does what the target asks for: /KIND?token=T&length=N."""
-    parts = urlsplit(request.target)
-    query = {key: value[0] for key, value in parse_qs(parts.query).items()}
-    kind, token, length = parts.path[1:], query.get("token", "?"), int(query.get("length", "0"))
+    url = urlsplit(request.target)
+    query = {key: value[0] for key, value in parse_qs(url.query).items()}
+    kind, token, length = url.path[1:], query.get("token", "?"), int(query.get("length", "0"))
     assert request.body == b"" or request.body == body_of(token, len(request.body)), "a request's body is mixed up"
     body = body_of(token, length)
     whole = reply(body, headers=[("X-Token", token)])
-    chunks = b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in (body[i:i + 777] for i in range(0, length, 777))) + b"0\r\n\r\n"
-    chunked = f"HTTP/1.1 200 OK\r\nX-Token: {token}\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunks
+    parts = [body[i:i + 777] for i in range(0, length, 777)]
+    chunked = f"HTTP/1.1 200 OK\r\nX-Token: {token}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    chunked += b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
     if kind == "plain":
         connection.send(whole)
     elif kind == "chunked":

@@ -115,7 +115,8 @@ def test_pipelined_requests_with_bodies(balancer, backend):
     lb = balancer(backend(echo))
     with Client(lb.port) as client:
         client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nonePOST / HTTP/1.1\r\nHost: x\r\n"
-                    b"Transfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                    b"Transfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n"
+                    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
                     b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n")
         assert [client.response().body for _ in range(3)] == [b"one", b"two", b""]
         assert client.is_closed()

@@ -103,8 +103,8 @@ def test_a_slow_response_is_not_cut_by_the_response_timeout(balancer, backend):
     def answer(connection, request):
         for byte in reply("slow"):
             connection.send(bytes([byte]))
-            time.sleep(0.02)
-    lb = balancer(backend(answer), pool={"timeouts": {"response": "400ms", "idle": "400ms"}})
+            time.sleep(0.03)
+    lb = balancer(backend(answer), pool={"timeouts": {"response": "1s", "idle": "1s"}})
     assert get(lb.port).text == "slow"
 
 

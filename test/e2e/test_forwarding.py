@@ -26,8 +26,8 @@ def pair(balancer, backend):
 def test_a_request_arrives_as_it_was_sent(pair):
     lb, there = pair()
     exchange(lb.port, b"GET /a/b%20c;d?x=1&y=%2F&&z HTTP/1.1\r\n"
-             b"Host: Example.COM:8080\r\nx-TWO: a,b\r\nCookie: a=b; c=d\r\nX-One: first\r\nX-One: second\r\nX-Empty:\r\n"
-             b"X-Latin: \xe4\xf6\r\nX-Spaces: in  between\r\nConnection: close\r\n\r\n")
+             b"Host: Example.COM:8080\r\nx-TWO: a,b\r\nCookie: a=b; c=d\r\nX-One: first\r\nX-One: second\r\n"
+             b"X-Empty:\r\nX-Latin: \xe4\xf6\r\nX-Spaces: in  between\r\nConnection: close\r\n\r\n")
     request = there.requests[0]
     assert request.line == "GET /a/b%20c;d?x=1&y=%2F&&z HTTP/1.1"
     headers = [header for header in without_added(request.headers) if header[0] != "Connection"]
@@ -63,8 +63,8 @@ def test_hop_by_hop_fields_stay_on_their_hop(pair):
 def test_fields_that_the_proxy_adds_cannot_be_removed_by_the_client(pair):
     """The Connection field must not take away what we add: CVE-2024-45410, CVE-2022-31813."""
     lb, there = pair()
-    exchange(lb.port, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close, X-Forwarded-For, X-Forwarded-Host, X-Request-ID, "
-             b"Via\r\n\r\n")
+    exchange(lb.port, b"GET / HTTP/1.1\r\nHost: x\r\n"
+             b"Connection: close, X-Forwarded-For, X-Forwarded-Host, X-Request-ID, Via\r\n\r\n")
     request = there.requests[0]
     assert request.field("X-Forwarded-For") == "127.0.0.1" and request.field("X-Forwarded-Host") == "x"
     assert request.field("Via") and request.field("X-Request-ID")
@@ -128,7 +128,8 @@ def test_the_request_id_can_have_another_name(pair):
 def test_absolute_form_becomes_origin_form(pair):
     """RFC 9112 3.2.2: the authority of the target takes the place of Host."""
     lb, there = pair()
-    exchange(lb.port, b"GET http://other.example:81/p?q HTTP/1.1\r\nHost: other.example:81\r\nConnection: close\r\n\r\n")
+    exchange(lb.port, b"GET http://other.example:81/p?q HTTP/1.1\r\nHost: other.example:81\r\n"
+             b"Connection: close\r\n\r\n")
     assert there.requests[0].line == "GET /p?q HTTP/1.1"
     assert there.requests[0].field("Host") == "other.example:81"
 
@@ -189,8 +190,8 @@ def test_a_response_arrives_as_it_was_sent(pair):
     lb, _ = pair(reply("body", "299 Very Well, thanks", sent))
     response = get(lb.port)
     assert (response.status, response.reason, response.body) == (299, "Very Well, thanks", b"body")
-    headers = [header for header in without_added(response.headers) if header[0] not in ("Content-Length", "Connection")]
-    assert headers == sent
+    headers = without_added(response.headers)
+    assert [header for header in headers if header[0] not in ("Content-Length", "Connection")] == sent
 
 
 def test_hop_by_hop_fields_of_a_response_stay_on_their_hop(pair):
@@ -226,15 +227,15 @@ def test_204_has_no_content_length(pair):
     assert get(lb.port).field("Content-Length") is None
 
 
-@pytest.mark.parametrize("request_line, status", [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified"),
-                                                  ("GET", "200 OK")])
-def test_surplus_bytes_never_become_the_next_response(pair, request_line, status):
+@pytest.mark.parametrize("method, status", [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified"),
+                                            ("GET", "200 OK")])
+def test_surplus_bytes_never_become_the_next_response(pair, method, status):
     """A backend that sends more than it may: the response-queue poisoning of http-rules.md."""
     surplus = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
-    first = reply("ok" if status == "200 OK" and request_line == "GET" else "", status) + surplus
+    first = reply("ok" if status == "200 OK" and method == "GET" else "", status) + surplus
     lb, there = pair([first, reply("next"), reply("later")])
     with Client(lb.port) as client:
-        client.request(request_line, "/")
+        client.request(method, "/")
         assert client.get().body == b"next"
         assert client.get().body == b"later"
     assert len(there.connections) == 2, "the connection with the surplus was used again"
@@ -268,7 +269,8 @@ def test_a_chunked_response_stays_chunked(pair):
 
 def test_trailers_never_become_header_fields(pair):
     """RFC 9110 6.5.1"""
-    lb, _ = pair([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n", reply("next")])
+    lb, _ = pair([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n",
+                  reply("next")])
     with Client(lb.port) as client:
         response = client.get()
         assert response.body == b"abc" and response.field("X-T") is None

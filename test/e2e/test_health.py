@@ -1,4 +1,4 @@
-"""Active checks: found down after `fall`, up after `rise`, said once, and requests go where it is well (design.md 5)."""
+"""Active checks: down after `fall`, up after `rise`, said once, and requests go where it is well (design.md 5)."""
 import time
 from collections import Counter
 

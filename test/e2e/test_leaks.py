@@ -44,7 +44,8 @@ def test_all_kinds_of_trouble_and_a_stop(balancer, backend):
             get(lb.port, target)
         exchange(lb.port, b"nonsense\r\n\r\n")
         post(lb.port, "/", b"x" * 200000)
-        for begin in (b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx",
+        for begin in (b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n",
+                      b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx",
                       b"GET /cut HTTP/1.1\r\nHost: x\r\n\r\n"):
             with Client(lb.port) as client:
                 client.send(begin)

@@ -52,10 +52,11 @@ def test_a_second_instance_of_the_same_name_is_refused(balancer, backend, tmp_pa
     assert lb.vbctl("status")["pid"] == lb.pid
 
 
-@pytest.mark.parametrize("first, second", [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")])
+@pytest.mark.parametrize("first, second", [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"),
+                                           ("127.0.0.1", "0.0.0.0")])
 def test_a_second_instance_on_the_same_port_is_refused(balancer, backend, tmp_path, first, second):
     port = free_port()
-    lb = balancer(backend(reply("first")), workers=4, port=port, config={"listen": f"{first}:{port}"})
+    balancer(backend(reply("first")), workers=4, port=port, config={"listen": f"{first}:{port}"})
     said = start_in_vain(tmp_path, f"{second}:{port}", unique_name())
     assert f"{second}:{port}" in said
     assert {get(port).body for _ in range(50)} == {b"first"}, "connections went to the instance that should not be"
@@ -76,7 +77,8 @@ def test_a_privileged_port_is_refused_to_an_ordinary_user():
         pytest.skip("every port is unprivileged here")
     wrapper = []
     if os.getuid() == 0:
-        wrapper = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
+        wrapper = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all",
+                   "--inh-caps=-all"]
         if run("vibebalancer", "--version", wrapper=wrapper).returncode != 0:
             pytest.skip(f"user 65534 may not run {BUILD}/vibebalancer")
     folder = tempfile.mkdtemp()

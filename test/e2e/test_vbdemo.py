@@ -70,15 +70,13 @@ def test_status(demo, code):
 
 
 def test_delay_fail_and_back_to_normal(demo):
-    demo.control("delay=100ms&fail=50%")
+    demo.control("delay=200ms&fail=50%")
     began = time.monotonic()
-    statuses = [get(demo.port).status for _ in range(10)]
-    assert time.monotonic() - began > 0.9
-    assert sorted(statuses) == [200] * 5 + [500] * 5
+    assert sorted(get(demo.port).status for _ in range(4)) == [200, 200, 500, 500]
+    assert time.monotonic() - began > 0.79
+    demo.control("delay=1m")
     demo.control("normal=1")
-    began = time.monotonic()
-    assert [get(demo.port).status for _ in range(10)] == [200] * 10
-    assert time.monotonic() - began < 0.9
+    assert [get(demo.port).status for _ in range(4)] == [200] * 4
 
 
 def test_hang(demo):

@@ -73,9 +73,10 @@ def find_owner(header, layers):
 def check_vb_include(path, line, header, me, sees, layers):
     owner = find_owner(header, layers)
     if owner is None:
-        violation(path, line, f"vb/{header} belongs to no layer, or to several: name its owner in {Path(__file__).name}")
+        violation(path, line, f"vb/{header} belongs to no layer, or to several: name its owner in layers.py")
     elif owner != me and owner not in sees:
-        violation(path, line, f"{me} may not include vb/{header}, which is {owner}'s; it sees {', '.join(sorted(sees))}")
+        seen = ", ".join(sorted(sees))
+        violation(path, line, f"{me} may not include vb/{header}, which is {owner}'s; it sees {seen}")
 
 
 def check_foreign(path, line, header, number):
@@ -120,7 +121,7 @@ def main():
     for path in sources(ROOT / "include" / "vb"):
         owner = find_owner(path.name, layers)
         if owner is None:
-            violation(path, 1, f"it belongs to no layer, or to several: name its owner in {Path(__file__).name}")
+            violation(path, 1, "it belongs to no layer, or to several: name its owner in layers.py")
         else:
             check_file(path, owner, *layers[owner], layers)
     for name, sees in programs.items():

@@ -21,7 +21,7 @@ def functions(lines):
 
 def main():
     violations = []
-    files = sorted(p for d in ("lib", "cmd", "include") for p in (ROOT / d).rglob("*") if p.suffix in (".c", ".h", ".def"))
+    files = sorted(p for d in ("lib", "cmd", "include") for p in (ROOT / d).rglob("*.[ch]"))
     for path in files:
         lines = path.read_text().splitlines()
         where = path.relative_to(ROOT)
@@ -30,7 +30,7 @@ def main():
         for begin, length in functions(lines):
             if length > FUNCTION_MAX:
                 name = lines[begin - 2].strip()
-                violations.append(f"{where}:{begin}: {length} lines in one function, {FUNCTION_MAX} are the most: {name}")
+                violations.append(f"{where}:{begin}: {length} lines, {FUNCTION_MAX} are the most: {name}")
     print("\n".join(violations) or f"{len(files)} files: none is too long, nor any function")
     return 1 if violations else 0
 

@@ -16,7 +16,10 @@
 #include "vb/http.h"
 
 /* Initialises a struct vb_str from a literal, which may hold NUL. */
-#define BYTES(literal) {(literal), sizeof(literal) - 1}
+#define BYTES(literal)                                                                                                 \
+    {                                                                                                                  \
+        (literal), sizeof(literal) - 1                                                                                 \
+    }
 
 enum kind { REQUEST, RESPONSE, RESPONSE_TO_HEAD };
 
@@ -46,8 +49,8 @@ static inline struct parsed parse(enum kind kind, struct vb_str bytes, const str
     if (kind == REQUEST)
         parsed.r = vb_h1_parse_request(parsed.bytes, bytes.n, limits, &head, &parsed.refusal);
     else
-        parsed.r = vb_h1_parse_response(parsed.bytes, bytes.n, limits, kind == RESPONSE_TO_HEAD, &head,
-                                        &parsed.refusal);
+        parsed.r =
+            vb_h1_parse_response(parsed.bytes, bytes.n, limits, kind == RESPONSE_TO_HEAD, &head, &parsed.refusal);
     return parsed;
 }
 

@@ -24,7 +24,7 @@ static void begin_good(struct vb_body_reader *reader, enum kind kind, struct vb_
 
 /* What reading came to. */
 struct decoded {
-    int r;           /* of the last vb_body_read */
+    int r; /* of the last vb_body_read */
     size_t consumed;
     bool complete;
     struct vb_str body; /* in memory that the next decoding takes over */
@@ -146,7 +146,8 @@ static void llhttp_agrees_on_requests(void **state)
         {BYTES("GET / HTTP/1.1\r\n" HOST "Connection: Upgrade\r\nUpgrade: websocket\r\n" END), true},
         {BYTES(POST "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n" END), false},
         /* fields */
-        {BYTES("GET / HTTP/1.1\r\n" HOST "X:\r\nY: \xe4\t\"\r\nConnection: , a,,close\r\nProxy-Connection: b\r\n" END), true},
+        {BYTES("GET / HTTP/1.1\r\n" HOST "X:\r\nY: \xe4\t\"\r\nConnection: , a,,close\r\nProxy-Connection: b\r\n" END),
+         true},
     };
     check_agreement(REQUEST, cases, VB_ARRAY_SIZE(cases));
 }
@@ -190,8 +191,8 @@ static void a_head_of_two_readings_is_refused(void **state)
     static const struct {
         enum vb_framing framing;
         uint64_t length;
-    } readings[] = {{VB_FRAMING_NONE, 0},   {VB_FRAMING_LENGTH, 0},  {VB_FRAMING_LENGTH, 5}, {VB_FRAMING_LENGTH, 6},
-                    {VB_FRAMING_CHUNKED, 0}, {VB_FRAMING_CLOSE, 0}};
+    } readings[] = {{VB_FRAMING_NONE, 0},   {VB_FRAMING_LENGTH, 0},  {VB_FRAMING_LENGTH, 5},
+                    {VB_FRAMING_LENGTH, 6}, {VB_FRAMING_CHUNKED, 0}, {VB_FRAMING_CLOSE, 0}};
     for (size_t i = 0; i < VB_ARRAY_SIZE(heads); i++) {
         struct parsed parsed = parse_good(REQUEST, heads[i]);
         enum vb_framing framing = parsed.head->framing;
@@ -228,7 +229,8 @@ static void a_head_of_two_lengths_is_refused(void **state)
 static void a_length_is_read_to_its_last_byte_at_every_split(void **state)
 {
     static const struct vb_str head = BYTES(POST "Content-Length: 5\r\n" END);
-    static const struct vb_str bytes = BYTES("h\0l\no" "GET / HTTP/1.1\r\n");
+    static const struct vb_str bytes = BYTES("h\0l\no"
+                                             "GET / HTTP/1.1\r\n");
     static const struct vb_str wanted = BYTES("h\0l\no");
     for (size_t first = 1; first <= bytes.n; first++) {
         struct decoded decoded = decode(REQUEST, head, bytes, first, bytes.n);
@@ -315,12 +317,9 @@ static void chunks_that_are_fine_at_every_split(void **state)
 static void chunks_that_only_one_llhttp_refuses(void **state)
 {
     static const struct vb_str cases[] = {
-        BYTES("5;a=b;c\r\nhello\r\n0\r\n\r\n"),
-        BYTES("5;a=b;c=d\r\nhello\r\n0\r\n\r\n"),
-        BYTES("5;a=\"b\\\"c\"\r\nhello\r\n0\r\n\r\n"),
-        BYTES("5 ;a\r\nhello\r\n0\r\n\r\n"),
-        BYTES("5; a\r\nhello\r\n0\r\n\r\n"),
-        BYTES("5\r\nhello\r\n0\r\nContent-Length: 99\r\n\r\n"),
+        BYTES("5;a=b;c\r\nhello\r\n0\r\n\r\n"),        BYTES("5;a=b;c=d\r\nhello\r\n0\r\n\r\n"),
+        BYTES("5;a=\"b\\\"c\"\r\nhello\r\n0\r\n\r\n"), BYTES("5 ;a\r\nhello\r\n0\r\n\r\n"),
+        BYTES("5; a\r\nhello\r\n0\r\n\r\n"),           BYTES("5\r\nhello\r\n0\r\nContent-Length: 99\r\n\r\n"),
     };
     for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
         struct decoded decoded = decode_whole(REQUEST, chunked_post, cases[i]);

@@ -32,7 +32,7 @@ static const char *framing_text(const struct vb_head *head, char *to, size_t siz
     return to;
 }
 
-/* `METHOD TARGET host=HOST 1.1 keep FRAMING` or `STATUS [REASON] 1.1 keep FRAMING`; `close` where it does not persist. */
+/* `METHOD TARGET host=HOST 1.1 keep FRAMING` or `STATUS [REASON] 1.1 close FRAMING` */
 static const char *summary(enum kind kind, const struct vb_head *head)
 {
     static char text[512];
@@ -276,7 +276,10 @@ static void every_byte_in_a_method(void **state)
 /* RFC 9110 7.2, RFC 3986 3.2.2 and 3.2.3 */
 static void hosts_that_are_fine(void **state)
 {
-#define FINE(host) {BYTES("GET / HTTP/1.1\r\nHost: " host "\r\n\r\n"), "GET / host=" host " 1.1 keep none"}
+#define FINE(host)                                                                                                     \
+    {                                                                                                                  \
+        BYTES("GET / HTTP/1.1\r\nHost: " host "\r\n\r\n"), "GET / host=" host " 1.1 keep none"                         \
+    }
     static const struct accepted cases[] = {
         FINE("x"),
         FINE("x:80"),
@@ -302,7 +305,10 @@ static void hosts_that_are_fine(void **state)
 /* 400 is a MUST in RFC 9112 3.2, the most broken rule in the field. */
 static void hosts_that_are_refused(void **state)
 {
-#define WRONG(host) {BYTES("GET / HTTP/1.1\r\nHost: " host "\r\n\r\n"), 400}
+#define WRONG(host)                                                                                                    \
+    {                                                                                                                  \
+        BYTES("GET / HTTP/1.1\r\nHost: " host "\r\n\r\n"), 400                                                         \
+    }
     static const struct refused cases[] = {
         {BYTES("GET / HTTP/1.1\r\n\r\n"), 400},
         {BYTES("GET / HTTP/1.1\r\nHosts: x\r\n\r\n"), 400},
@@ -397,7 +403,7 @@ static void fields_that_are_refused(void **state)
         {BYTES(GET "X: a\x01\r\n" END), 400},
         {BYTES(GET "X: \x0b\r\n" END), 400},
         {BYTES(GET "X: a\r\r\n" END), 400},
-        {BYTES(GET "X: a\r\n b\r\n" END), 400},  /* obs-fold */
+        {BYTES(GET "X: a\r\n b\r\n" END), 400}, /* obs-fold */
         {BYTES(GET "X: a\r\n\tb\r\n" END), 400},
         {BYTES(GET "X: a\r\n \r\n" END), 400},
         {BYTES("GET / HTTP/1.1\r\n X: a\r\n" HOST END), 400},
@@ -448,11 +454,17 @@ static void framings_that_are_fine(void **state)
     check_all_accepted(REQUEST, cases, VB_ARRAY_SIZE(cases));
 }
 
-/* RFC 9110 8.6, RFC 9112 6.1 and 6.3. Equal lengths twice might be merged into one; refusing them is the other choice. */
+/* RFC 9110 8.6, RFC 9112 6.1 and 6.3. Equal lengths might be merged into one; refusing them is the other choice. */
 static void framings_that_are_refused(void **state)
 {
-#define LENGTH(value) {BYTES(POST "Content-Length: " value "\r\n" END), 400}
-#define CODING(value, status) {BYTES(POST "Transfer-Encoding: " value "\r\n" END), status}
+#define LENGTH(value)                                                                                                  \
+    {                                                                                                                  \
+        BYTES(POST "Content-Length: " value "\r\n" END), 400                                                           \
+    }
+#define CODING(value, status)                                                                                          \
+    {                                                                                                                  \
+        BYTES(POST "Transfer-Encoding: " value "\r\n" END), status                                                     \
+    }
     static const struct refused cases[] = {
         {BYTES(POST "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n" END), 400},
         {BYTES(POST "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n" END), 400},
@@ -501,10 +513,14 @@ static void framings_that_are_refused(void **state)
         CODING("chunked;q=1", STATUS_400_OR_501),
         CODING("\"chunked\"", STATUS_400_OR_501),
         CODING("chun ked", STATUS_400_OR_501),
-        CODING("\x0b" "chunked", STATUS_400_OR_501),
+        CODING("\x0b"
+               "chunked",
+               STATUS_400_OR_501),
         CODING("chunked\0", STATUS_400_OR_501),
         CODING("chunked\xff", STATUS_400_OR_501),
-        CODING("\xa0" "chunked", STATUS_400_OR_501),
+        CODING("\xa0"
+               "chunked",
+               STATUS_400_OR_501),
         CODING("", STATUS_400_OR_501),
     };
 #undef LENGTH
@@ -659,10 +675,8 @@ static void bytes_of_a_head_are_limited(void **state)
         const char *start, *end;
         unsigned status;
     } cases[] = {
-        {REQUEST, "GET /", " HTTP/1.1\r\n" HOST END, 431},
-        {REQUEST, GET "X: ", "\r\n" END, 431},
-        {REQUEST, "", " / HTTP/1.1\r\n" HOST END, 431},
-        {RESPONSE, OK "X: ", "\r\n" END, 502},
+        {REQUEST, "GET /", " HTTP/1.1\r\n" HOST END, 431}, {REQUEST, GET "X: ", "\r\n" END, 431},
+        {REQUEST, "", " / HTTP/1.1\r\n" HOST END, 431},    {RESPONSE, OK "X: ", "\r\n" END, 502},
         {RESPONSE, "HTTP/1.1 200 ", "\r\n" END, 502},
     };
     static const struct vb_head_limits limits = {.bytes = 300, .fields = 10};
@@ -774,11 +788,7 @@ static void hopeless_input_is_refused_at_once(void **state)
         BYTES(POST "Content-Length: 5\r\nContent-Length: 6\r\n"),
     };
     static const struct vb_str responses[] = {
-        BYTES("S"),
-        BYTES("\r"),
-        BYTES("HTTP/2"),
-        BYTES("HTTP/1.1 2x0 OK\r\n"),
-        BYTES(OK "X : a\r\n"),
+        BYTES("S"),         BYTES("\r"), BYTES("HTTP/2"), BYTES("HTTP/1.1 2x0 OK\r\n"), BYTES(OK "X : a\r\n"),
         BYTES(OK "X: a\n"),
     };
     for (size_t i = 0; i < VB_ARRAY_SIZE(requests); i++)
@@ -799,8 +809,7 @@ static void responses_that_are_fine(void **state)
         {BYTES(OK "Transfer-Encoding: chunked\r\n" END), "200 [OK] 1.1 keep chunked"},
         {BYTES(OK "Connection: close\r\n" END), "200 [OK] 1.1 close until close"},
         {BYTES("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n" END), "200 [OK] 1.0 close length=5"},
-        {BYTES("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n" END),
-         "200 [OK] 1.0 keep length=5"},
+        {BYTES("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n" END), "200 [OK] 1.0 keep length=5"},
         {BYTES("HTTP/1.1 404 Not Found, sorry\xe4\r\n" END), "404 [Not Found, sorry\xe4] 1.1 keep until close"},
         {BYTES("HTTP/1.1 200 \r\n" END), "200 [] 1.1 keep until close"},
         {BYTES("HTTP/1.1 200\r\n" END), "200 [] 1.1 keep until close"}, /* common, though the space is not optional */

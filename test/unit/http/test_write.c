@@ -17,9 +17,9 @@ static const struct vb_forward_request full = {
     .id_field = BYTES("X-Request-ID"),
     .id = BYTES("abc"),
 };
-#define FORWARDED       "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: x\r\n"
-#define VIA_AND_ID      "Via: 1.1 vb\r\nX-Request-ID: abc\r\n"
-#define VIA_AND_ID_1_0  "Via: 1.0 vb\r\nX-Request-ID: abc\r\n"
+#define FORWARDED      "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: x\r\n"
+#define VIA_AND_ID     "Via: 1.1 vb\r\nX-Request-ID: abc\r\n"
+#define VIA_AND_ID_1_0 "Via: 1.0 vb\r\nX-Request-ID: abc\r\n"
 
 typedef ssize_t write_head(char *to, size_t size, const struct vb_head *head, const void *how);
 
@@ -70,7 +70,8 @@ static void what_concerns_nobody_passes_as_it_came(void **state)
 {
     static const struct request cases[] = {
         {BYTES(GET END), BYTES(GET END)},
-        {BYTES(GET "X:1\r\nx: \t 2 \r\nY:\r\nX: \xe4\t\"3\"\r\n" END), BYTES(GET "X:1\r\nx: \t 2 \r\nY:\r\nX: \xe4\t\"3\"\r\n" END)},
+        {BYTES(GET "X:1\r\nx: \t 2 \r\nY:\r\nX: \xe4\t\"3\"\r\n" END),
+         BYTES(GET "X:1\r\nx: \t 2 \r\nY:\r\nX: \xe4\t\"3\"\r\n" END)},
         {BYTES("GET / HTTP/1.1\r\nA: 1\r\nhOSt:  x \r\nB: 2\r\n" END),
          BYTES("GET / HTTP/1.1\r\nA: 1\r\nhOSt:  x \r\nB: 2\r\n" END)},
         {BYTES("FOO /?a=%00 HTTP/1.1\r\n" HOST END), BYTES("FOO /?a=%00 HTTP/1.1\r\n" HOST END)},
@@ -88,12 +89,25 @@ static void what_is_for_one_hop_is_removed(void **state)
 {
     static const struct request cases[] = {
         {BYTES(GET "Connection: close\r\n" END), BYTES(GET END)},
-        {BYTES(GET "A: 1\r\nCONNECTION: keep-alive\r\nKeep-Alive: 5\r\nB: 2\r\nProxy-Connection: close\r\nTE: trailers\r\n"
-                   "Upgrade: websocket\r\nC: 3\r\n" END),
+        {BYTES(GET
+               "A: 1\r\nCONNECTION: keep-alive\r\nKeep-Alive: 5\r\nB: 2\r\nProxy-Connection: close\r\nTE: trailers\r\n"
+               "Upgrade: websocket\r\nC: 3\r\n" END),
          BYTES(GET "A: 1\r\nB: 2\r\nC: 3\r\n" END)},
-        {BYTES(GET "X-A: 1\r\nConnection: x-a, X-B ,,x-d\r\nx-b: 2\r\nX-C: 3\r\nX-A: 4\r\n" END), BYTES(GET "X-C: 3\r\n" END)},
-        {BYTES(GET "X-A: 1\r\nX-B: 2\r\nConnection: X-A\r\nConnection: upgrade, X-B\r\nUpgrade: h2c\r\nHTTP2-Settings: a\r\n" END),
+        {BYTES(GET "X-A: 1\r\nConnection: x-a, X-B ,,x-d\r\nx-b: 2\r\nX-C: 3\r\nX-A: 4\r\n" END),
+         BYTES(GET "X-C: 3\r\n" END)},
+        {BYTES(GET "X-A: 1\r\nX-B: 2\r\nConnection: X-A\r\nConnection: upgrade, X-B\r\nUpgrade: h2c\r\nHTTP2-Settings: "
+                   "a\r\n" END),
          BYTES(GET "HTTP2-Settings: a\r\n" END)},
+    };
+    check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
+}
+
+/* RFC 9110 10.1.1: it is to be ignored, since such a client cannot be told to continue. */
+static void an_expectation_of_http_1_0_is_removed(void **state)
+{
+    static const struct request cases[] = {
+        {BYTES("POST / HTTP/1.0\r\n" HOST "Expect: 100-continue\r\nContent-Length: 5\r\n" END),
+         BYTES("POST / HTTP/1.1\r\n" HOST "Content-Length: 5\r\n" END)},
     };
     check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
 }
@@ -146,9 +160,8 @@ static void the_host_that_counts_is_the_only_one(void **state)
          BYTES("GET / HTTP/1.1\r\nHost: X:80\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\n"
                "X-Forwarded-Host: X:80\r\n" VIA_AND_ID END)},
         /* what the client did not name is not claimed to be its */
-        {BYTES("GET / HTTP/1.0\r\n" END),
-         BYTES("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\n"
-               VIA_AND_ID_1_0 END)},
+        {BYTES("GET / HTTP/1.0\r\n" END), BYTES("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nX-Forwarded-For: "
+                                                "1.2.3.4\r\nX-Forwarded-Proto: http\r\n" VIA_AND_ID_1_0 END)},
     };
     check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
     check_requests(&full, forwarded, VB_ARRAY_SIZE(forwarded));
@@ -159,8 +172,10 @@ static void framing_of_requests_is_made_anew(void **state)
     static const struct request cases[] = {
         {BYTES(GET "Content-Length: 005\r\nA: 1\r\n" END), BYTES(GET "A: 1\r\nContent-Length: 5\r\n" END)},
         {BYTES(GET "content-length:0\r\n" END), BYTES(GET "Content-Length: 0\r\n" END)},
-        {BYTES(GET "Content-Length: 09223372036854775807\r\n" END), BYTES(GET "Content-Length: 9223372036854775807\r\n" END)},
-        {BYTES(GET "TRANSFER-ENCODING:Chunked\t\r\nA: 1\r\n" END), BYTES(GET "A: 1\r\nTransfer-Encoding: chunked\r\n" END)},
+        {BYTES(GET "Content-Length: 09223372036854775807\r\n" END),
+         BYTES(GET "Content-Length: 9223372036854775807\r\n" END)},
+        {BYTES(GET "TRANSFER-ENCODING:Chunked\t\r\nA: 1\r\n" END),
+         BYTES(GET "A: 1\r\nTransfer-Encoding: chunked\r\n" END)},
         {BYTES("POST / HTTP/1.0\r\n" HOST "Content-Length: 5\r\n" END),
          BYTES("POST / HTTP/1.1\r\n" HOST "Content-Length: 5\r\n" END)},
     };
@@ -252,8 +267,8 @@ static void what_we_add_to_responses(void **state)
         {BYTES(OK "Connection: close\r\nContent-Length: 5\r\n" END), VB_FRAMING_LENGTH,
          BYTES(OK "Content-Length: 5\r\nConnection: keep-alive\r\n" END)},
     };
-    struct vb_forward_response how = {.via = VB_STR("vb"), .id_field = VB_STR("X-Request-ID"), .id = VB_STR("abc"),
-                                      .announce_close = true};
+    struct vb_forward_response how = {
+        .via = VB_STR("vb"), .id_field = VB_STR("X-Request-ID"), .id = VB_STR("abc"), .announce_close = true};
     check_responses(RESPONSE, how, nothing_there, VB_ARRAY_SIZE(nothing_there));
     check_responses(RESPONSE, how, there_already, VB_ARRAY_SIZE(there_already));
     check_responses(RESPONSE, (struct vb_forward_response){.announce_keep_alive = true}, to_1_0, VB_ARRAY_SIZE(to_1_0));
@@ -282,8 +297,13 @@ static void chunk_lines(void **state)
     static const struct {
         size_t chunk;
         const char *wanted;
-    } cases[] = {{0, "0\r\n"},           {1, "1\r\n"},       {15, "f\r\n"},          {16, "10\r\n"},
-                 {0xabcdef, "abcdef\r\n"}, {65536, "10000\r\n"}, {SIZE_MAX, "ffffffffffffffff\r\n"}};
+    } cases[] = {{0, "0\r\n"},
+                 {1, "1\r\n"},
+                 {15, "f\r\n"},
+                 {16, "10\r\n"},
+                 {0xabcdef, "abcdef\r\n"},
+                 {65536, "10000\r\n"},
+                 {SIZE_MAX, "ffffffffffffffff\r\n"}};
     for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
         char line[VB_CHUNK_LINE_MAX];
         size_t n = vb_h1_write_chunk_line(line, cases[i].chunk);
@@ -299,6 +319,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_concerns_nobody_passes_as_it_came),
         TEST(what_is_for_one_hop_is_removed),
+        TEST(an_expectation_of_http_1_0_is_removed),
         TEST(what_we_say_of_the_client_replaces_what_it_says),
         TEST(what_is_turned_off_passes),
         TEST(the_host_that_counts_is_the_only_one),

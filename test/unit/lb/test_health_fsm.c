@@ -19,7 +19,9 @@ struct story {
 static char letter(const struct vb_health_fsm *fsm)
 {
     bool between = vb_health_fsm_in_transition(fsm);
-    return fsm->state == VB_HEALTH_UP ? (between ? 'u' : 'U') : fsm->state == VB_HEALTH_DOWN ? (between ? 'd' : 'D') : '?';
+    if (fsm->state == VB_HEALTH_UP)
+        return between ? 'u' : 'U';
+    return fsm->state != VB_HEALTH_DOWN ? '?' : between ? 'd' : 'D';
 }
 
 static void check_stories(enum vb_health_state first, const struct story *stories, size_t n)
@@ -41,10 +43,8 @@ static void check_stories(enum vb_health_state first, const struct story *storie
 static void the_first_result_decides_alone(void **state)
 {
     static const struct story stories[] = {
-        {{2, 3}, "+", "U"},
-        {{2, 3}, "-", "D"},
-        {{100, 100}, "-", "D"},
-        {{2, 3}, "+--", "Uuu"}, /* after that it is as always */
+        {{2, 3}, "+", "U"},     {{2, 3}, "-", "D"},
+        {{100, 100}, "-", "D"}, {{2, 3}, "+--", "Uuu"}, /* after that it is as always */
         {{2, 3}, "-+", "Dd"},
     };
     check_stories(VB_HEALTH_UNKNOWN, stories, VB_ARRAY_SIZE(stories));
@@ -53,12 +53,8 @@ static void the_first_result_decides_alone(void **state)
 static void it_falls_after_so_many_failures_in_a_row(void **state)
 {
     static const struct story stories[] = {
-        {{2, 3}, "---", "uuD"},
-        {{2, 3}, "--+---", "uuUuuD"},
-        {{2, 3}, "-+-+-+-+-+", "uUuUuUuUuU"},
-        {{2, 3}, "+++---", "UUUuuD"},
-        {{2, 1}, "-", "D"},
-        {{2, 2}, "-----", "uDDDD"},
+        {{2, 3}, "---", "uuD"},       {{2, 3}, "--+---", "uuUuuD"}, {{2, 3}, "-+-+-+-+-+", "uUuUuUuUuU"},
+        {{2, 3}, "+++---", "UUUuuD"}, {{2, 1}, "-", "D"},           {{2, 2}, "-----", "uDDDD"},
     };
     check_stories(VB_HEALTH_UP, stories, VB_ARRAY_SIZE(stories));
 }
@@ -66,12 +62,8 @@ static void it_falls_after_so_many_failures_in_a_row(void **state)
 static void it_rises_after_so_many_passes_in_a_row(void **state)
 {
     static const struct story stories[] = {
-        {{2, 3}, "++", "dU"},
-        {{3, 3}, "++-+++", "ddDddU"},
-        {{2, 3}, "+-+-+-", "dDdDdD"},
-        {{1, 3}, "+", "U"},
-        {{1, 1}, "+-+-", "UDUD"},
-        {{2, 3}, "++--+---++", "dUuuUuuDdU"},
+        {{2, 3}, "++", "dU"}, {{3, 3}, "++-+++", "ddDddU"}, {{2, 3}, "+-+-+-", "dDdDdD"},
+        {{1, 3}, "+", "U"},   {{1, 1}, "+-+-", "UDUD"},     {{2, 3}, "++--+---++", "dUuuUuuDdU"},
     };
     check_stories(VB_HEALTH_DOWN, stories, VB_ARRAY_SIZE(stories));
 }

@@ -1,4 +1,4 @@
-/* Streams, seen from their peer: what it gets, in which order, and whether the end looks like an end or like a break. */
+/* Streams, seen from their peer: what it gets, and whether the end looks like an end or like a break. */
 #include "fixture.h"
 
 /* The fixture, and one stream with all that happened to it. */
@@ -469,7 +469,6 @@ static void closing_inside_of_failed(void **state)
     struct peer peer;
     open_pair(*state, &side, &peer);
     side.close_in = IN_FAILED;
-    write_until_queued(&side);
     peer_resets(&peer);
     RUN_UNTIL(side.f, streams(side.f) == 0);
     assert_int_equal(side.failed, 1);
@@ -619,7 +618,6 @@ static void finishing_after_the_peers_end_is_over_at_once(void **state)
     RUN_UNTIL(side.f, side.ended > 0);
     assert_int_equal(write_pattern(&side, 0, 1000), 0);
     vb_stream_finish(&side.stream);
-    turn(side.f);
     assert_int_equal(streams(side.f), 0);
     RUN_UNTIL(side.f, read_some(&peer, 65536));
     assert_true(peer.eof);

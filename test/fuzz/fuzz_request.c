@@ -1,0 +1,121 @@
+/* Requests: what is accepted means the same to the backend, and to us, once it was written and read again. */
+#include "http.h"
+
+static const struct vb_forward_request plain = {.fallback_host = {"fallback", 8}};
+static const struct vb_forward_request full = {
+    .fallback_host = {"fallback", 8},
+    .via = {"vb", 2},
+    .client_ip = {"192.0.2.1", 9},
+    .proto = {"http", 4},
+    .id_field = {"X-Request-ID", 12},
+    .id = {"0123456789abcdef", 16},
+};
+
+static ssize_t parse(const char *bytes, size_t n, struct vb_head *head, struct vb_refusal *refusal)
+{
+    return vb_h1_parse_request(bytes, n, &limits, head, refusal);
+}
+
+/* Into the room that a caller has to make; it is always enough. */
+static char *write_request(const struct vb_head *head, const struct vb_forward_request *how, size_t *ret_n)
+{
+    size_t room = head->raw.n + 2 * head->host.n + how->fallback_host.n + how->via.n + how->client_ip.n + how->proto.n +
+                  how->id_field.n + how->id.n + VB_HEAD_ROOM;
+    char *to = malloc(room);
+    assert(to != NULL);
+    ssize_t n = vb_h1_write_request(to, room, head, how);
+    assert(n > 0 && (size_t)n <= room);
+    char *exact = exact_copy(to, (size_t)n);
+    free(to);
+    *ret_n = (size_t)n;
+    return exact;
+}
+
+static void parse_written(const char *bytes, size_t n, struct vb_head *head)
+{
+    struct vb_refusal refusal;
+    struct vb_body_reader reader;
+    ssize_t r = vb_h1_parse_request(bytes, n, &roomy, head, &refusal);
+    assert(r == (ssize_t)n);
+    assert(vb_body_begin(&reader, VB_REQUEST, head) == 0);
+}
+
+static void check_host(const struct vb_head *came, const struct vb_head *left)
+{
+    if (came->host.n > 0)
+        assert(vb_str_eq(left->host, came->host));
+    else if ((came->present & BIT(HOST)) != 0)
+        assert(left->host.n == 0);
+    else
+        assert(vb_str_eq(left->host, plain.fallback_host));
+}
+
+static void check_meaning(const struct vb_head *came, const struct vb_head *left)
+{
+    assert(left->minor == 1 && left->keep_alive && !left->host_from_target);
+    assert(vb_str_eq(left->method, came->method) && vb_str_eq(left->target, came->target));
+    assert(left->framing == came->framing && left->length == came->length);
+    assert((left->present & (BIT(CONNECTION) | BIT(KEEP_ALIVE) | BIT(PROXY_CONNECTION) | BIT(TE) | BIT(UPGRADE))) == 0);
+    check_framing_fields(left);
+    check_host(came, left);
+}
+
+static unsigned count_name(const struct vb_head *head, struct vb_str name)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < head->n_fields; i++)
+        n += vb_str_eq_nocase(head->fields[i].name, name);
+    return n;
+}
+
+static void check_forwarded(const struct vb_head *left)
+{
+    assert(count_name(left, VB_STR("X-Forwarded-For")) == 1);
+    assert(vb_str_eq(vb_head_find(left, VB_FIELD_X_FORWARDED_FOR)->value, full.client_ip));
+    assert(count_name(left, VB_STR("X-Forwarded-Proto")) == 1);
+    assert(count_name(left, VB_STR("X-Forwarded-Host")) <= 1);
+    assert(count_name(left, VB_STR("Forwarded")) == 0);
+    assert(count_name(left, full.id_field) == 1);
+    assert(vb_str_eq(vb_head_find_name(left, full.id_field)->value, full.id));
+}
+
+static void check_written(const struct vb_head *came)
+{
+    static struct vb_head left;
+    size_t n, n_again;
+    char *bytes = write_request(came, &plain, &n);
+    parse_written(bytes, n, &left);
+    check_meaning(came, &left);
+    check_passed(came, &left, came->minor == 0 ? BIT(EXPECT) : 0); /* RFC 9110 10.1.1 */
+    char *again = write_request(&left, &plain, &n_again);
+    assert(n_again == n && memcmp(again, bytes, n) == 0);
+    free(again);
+    free(bytes);
+
+    bytes = write_request(came, &full, &n);
+    parse_written(bytes, n, &left);
+    check_meaning(came, &left);
+    check_forwarded(&left);
+    free(bytes);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct vb_head head;
+    struct vb_refusal refusal = {0};
+    struct vb_body_reader reader;
+    char *bytes = exact_copy(data, size);
+    ssize_t r = parse(bytes, size, &head, &refusal);
+    assert(r <= (ssize_t)VB_MIN(size, limits.bytes));
+    assert(r >= 0 || (r == -EPROTO && refusal.status >= 400 && refusal.status < 600 && refusal.why != NULL));
+    check_prefixes(parse, bytes, size, r, &refusal);
+    if (r > 0) {
+        check_fields(&head, bytes, (size_t)r);
+        if (vb_body_begin(&reader, VB_REQUEST, &head) == 0) {
+            check_written(&head);
+            check_body(VB_REQUEST, &head, bytes + r, size - (size_t)r);
+        }
+    }
+    free(bytes);
+    return 0;
+}
