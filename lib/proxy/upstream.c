@@ -115,11 +115,11 @@ static void arm(struct vb_upstream *u)
         vb_timer_start(&u->timer, &u->pool->connect, on_connect_timeout);
     else if (u->paused)
         vb_timer_stop(&u->timer); /* the client is slow, not the backend */
-    else if (u->in_body || queued)
+    else if (u->in_body || queued || vb_buf_len(&u->input) > 0)
         vb_timer_start(&u->timer, &u->pool->idle, on_idle_timeout);
-    else if (u->request_sent && u->timer.list != &u->pool->response) /* for a whole head, however it trickles in */
-        vb_timer_start(&u->timer, &u->pool->response, on_response_timeout);
-    else if (!u->request_sent)
+    else if (u->request_sent)
+        vb_timer_start(&u->timer, &u->pool->response, on_response_timeout); /* anew after each interim response */
+    else
         vb_timer_stop(&u->timer); /* the client's turn */
 }
 
@@ -148,7 +148,6 @@ static int accept_head(struct vb_upstream *u, const struct vb_head *head)
         return -EPROTO;
     }
     if (head->status < 200) {
-        vb_timer_stop(&u->timer); /* a sign of life: the time for the response begins anew */
         vb_exchange_interim(u->exchange, head);
         return 0;
     }

@@ -71,12 +71,13 @@ def test_an_unknown_key_gets_the_nearest_known_one(check, text, suggestion):
 
 
 NOT_YET_IN_A_POOL = ["hash: {key: client_ip}", "sticky: {cookie: vb}", "outlier: {consecutive: 5}",
-                     "queue: {timeout: 5s}", "circuit_breaker: {max_requests: 5}", "retry: {attempts: 2}", "slow_start: 5s",
-                     "balance: fastest", "balance: p2c", "balance: random", "balance: hash", "balance: least_load"]
+                     "queue: {timeout: 5s}", "circuit_breaker: {max_requests: 5}", "retry: {attempts: 2}",
+                     "slow_start: 5s", "balance: fastest", "balance: p2c", "balance: random", "balance: hash",
+                     "balance: least_load"]
 NOT_YET = ["user: nobody", "admin: {listen: 127.0.0.1:9900}", "routes: [{path: /, pool: web}]",
            "timeouts: {tunnel: 1h}", "limits: {body: 1MiB}", "limits: {connections: 100}", "rate_limit: {rate: 100/s}",
-           "cache: {size: 64MiB}", "headers: {forwarded: rfc7239}", "headers: {forwarded: both}", "trusted_proxies: [10.0.0.0/8]",
-           "access_log: {path: stdout}", "segment: {recent: 4096}",
+           "cache: {size: 64MiB}", "headers: {forwarded: rfc7239}", "headers: {forwarded: both}",
+           "trusted_proxies: [10.0.0.0/8]", "access_log: {path: stdout}", "segment: {recent: 4096}",
            "tls: {}", "http2: {}", "discovery: {}", "compression: {}", "auth: {}", "tracing: {}", "cluster: {}"]
 
 
