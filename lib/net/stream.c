@@ -104,6 +104,8 @@ static ssize_t true_end(struct vb_stream *stream)
     socklen_t length = sizeof(error);
     if (stream->write_error < 0)
         error = -stream->write_error;
+    else if (stream->queue != NULL && stream->queue->request.error < 0)
+        error = -stream->queue->request.error; /* libuv tells it a turn later than the end */
     else if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
     return error == 0 || error == EPIPE ? UV_EOF : -error;
