@@ -97,13 +97,15 @@ def test_a_second_signal_cuts(balancer, backend):
 
 
 def test_a_stop_under_load_loses_no_request(balancer, demos):
-    """Each client sees answers until its connection is closed or refused; nothing that was begun is cut."""
+    """Each client gets answers until it is told to close; then it is refused. Nothing that was begun is cut."""
     lb = balancer(demos(2), workers=4)
     with Load(lb.port, clients=8, target="/work?ms=5") as load:
         load.wait(100)
         lb.stop()
-    statuses = {outcome for _, outcome in load.failures() if isinstance(outcome, int)}
-    assert statuses == set(), "an error page while stopping"
+    outcomes = [outcome for _, outcome in load.failures()]
+    # A connection that the kernel had taken for us when the socket was closed is reset; no user space can prevent that.
+    assert [o for o in outcomes if not isinstance(o, (ConnectionRefusedError, ConnectionResetError))] == []
+    assert sum(isinstance(o, ConnectionResetError) for o in outcomes) <= 8
 
 
 def test_a_signal_to_the_whole_group_is_a_graceful_stop(balancer, backend):
