@@ -136,7 +136,6 @@ static bool frame_is_strict(struct vb_body_reader *reader, const char *bytes, co
     for (unsigned i = 0; i < part->n_spans; i++) {
         if (!lines_end_with_crlf(reader, p, part->spans[i].iov_base))
             return false;
-        reader->after_cr = false;
         p = (const char *)part->spans[i].iov_base + part->spans[i].iov_len;
     }
     return lines_end_with_crlf(reader, p, bytes + part->consumed);

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -198,6 +199,7 @@ int vb_worker_run(int argc, char **argv)
     worker.index = (unsigned)index;
     worker.slot = (unsigned)slot;
     snprintf(name, sizeof(name), "worker %u", worker.index);
+    prctl(PR_SET_NAME, "vibebalancer"); /* it would be `exe`, after the link in /proc that was executed */
     vb_log_open(VB_FD_LOG, name, level);
     /*
      * A terminal's Ctrl-C goes to the whole process group, systemd's SIGTERM to the whole control group; it is the

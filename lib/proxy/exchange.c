@@ -16,7 +16,8 @@
  *   ... in the middle of the response          the client's connection ends so that it can tell
  *   the client goes away                       the backend's connection is closed, so that it can stop working
  *
- * Whatever the end, the request is taken out of the in-flight count exactly once: in exchange_free.
+ * Whatever the end, the request is taken out of the in-flight count exactly once: before the last byte of the response
+ * leaves, so that the client's next request sees it gone in every worker, or else in exchange_free.
  */
 #include "exchange.h"
 
@@ -37,6 +38,7 @@ struct vb_exchange {
     struct vb_client *client;
     struct vb_proxy_pool *pool;
     int backend;                  /* slot; negative: none picked */
+    bool in_flight;               /* counted as such */
     struct vb_upstream *upstream; /* NULL: not yet, or no more */
     uint64_t start_us;
     bool is_head, idempotent; /* of the method */
@@ -75,12 +77,19 @@ static struct vb_exchange *exchange_new(struct vb_proxy *proxy, struct vb_client
     return x;
 }
 
+/* Takes it out of the in-flight count; once. */
+static void not_in_flight(struct vb_exchange *x)
+{
+    if (x->in_flight)
+        vb_lb_done(x->pool->lb, (unsigned)x->backend);
+    x->in_flight = false;
+}
+
 static void exchange_free(struct vb_exchange *x, bool keep_upstream)
 {
     struct vb_proxy *proxy = x->proxy;
     vb_upstream_release(&x->upstream, keep_upstream);
-    if (x->backend >= 0)
-        vb_lb_done(x->pool->lb, (unsigned)x->backend);
+    not_in_flight(x);
     free(x->request_memory);
     if (proxy->n_free_exchanges >= FREE_EXCHANGES_MAX) {
         free(x);
@@ -277,6 +286,7 @@ void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy
         fail(x, VB_FAIL_NO_BACKEND, NULL);
         return;
     }
+    x->in_flight = true;
     vb_count(traffic_of(x), requests);
     if (make_request(x, head) < 0)
         fail(x, VB_FAIL_INTERNAL, "out of memory");
@@ -396,11 +406,12 @@ void vb_exchange_response_flush(struct vb_exchange *x)
 void vb_exchange_response_done(struct vb_exchange *x, bool keep_upstream)
 {
     struct vb_client *client = x->client;
+    count_response(x);
+    not_in_flight(x);
     if (vb_client_flush(client) < 0) {
         vb_client_cut(client);
         return;
     }
-    count_response(x);
     /* A response that came before the request was complete: the rest of it has no place to go. */
     exchange_free(x, keep_upstream && x->request_done);
     vb_client_exchange_done(client);

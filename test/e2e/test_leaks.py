@@ -50,14 +50,17 @@ def test_all_kinds_of_trouble_and_a_stop(balancer, backend):
             with Client(lb.port) as client:
                 client.send(begin)
                 client.reset()
-    for _ in range(5):
-        at_once(4, trouble)
-    eventually(lambda: lb.vbctl("status")["connections"] == 0, "no client is left")
-    files, memory = open_files(worker), memory_kib(worker)
-    for _ in range(10):
-        at_once(4, trouble)
-    eventually(lambda: lb.vbctl("status")["connections"] == 0, "no client is left")
-    lb.wait_idle()
+
+    def rounds(n):
+        for _ in range(n):
+            at_once(4, trouble)
+        eventually(lambda: lb.vbctl("status")["connections"] == 0, "no client is left")
+        lb.wait_idle()
+    rounds(5)
+    files, memory = open_files(worker), [memory_kib(worker)]
+    while len(memory) < 4 or memory[-1] - memory[-4] > 200:  # allocators take a while to have all they ever need
+        assert len(memory) < 25, f"it grows and grows: {memory} KiB"
+        rounds(5)
+        memory.append(memory_kib(worker))
     eventually(lambda: open_files(worker) <= files, f"as many descriptors as before: {files}")
-    assert memory_kib(worker) - memory < 2048
     lb.stop()

@@ -32,14 +32,16 @@ static void drop(struct parsed *parsed)
     free(parsed->lines);
 }
 
-/* Each line is `FILE:LINE:COLUMN: message` in visible ASCII, or the count of what was left out. */
+/* Lines of `FILE:LINE:COLUMN: message`, and nothing that a terminal would obey. */
 static void check_lines(const struct parsed *parsed)
 {
     assert(parsed->n == strlen(parsed->lines));
-    assert(parsed->n == 0 || parsed->lines[parsed->n - 1] == '\n');
-    assert(strncmp(parsed->lines, FILE_NAME ":", sizeof(FILE_NAME)) == 0 || parsed->n == 0);
-    for (size_t i = 0; i < parsed->n; i++)
-        assert(parsed->lines[i] == '\n' || (parsed->lines[i] >= 0x20 && parsed->lines[i] < 0x7f));
+    for (const char *line = parsed->lines, *end; *line != '\0'; line = end + 1) {
+        end = strchr(line, '\n');
+        assert(end != NULL && strncmp(line, FILE_NAME ":", strlen(FILE_NAME ":")) == 0);
+        for (const char *c = line; c < end; c++)
+            assert((unsigned char)*c >= 0x20 && *c != 0x7f);
+    }
 }
 
 static bool is_text(const char *text, size_t size)

@@ -162,6 +162,8 @@ static inline void check_body(enum vb_message_kind kind, const struct vb_head *h
     if (whole.r == 0) {
         assert(head->framing != VB_FRAMING_LENGTH || whole.complete == (whole.n == head->length));
         assert(head->framing != VB_FRAMING_NONE || (whole.complete && whole.consumed == 0));
+        if (head->framing == VB_FRAMING_CHUNKED && whole.complete)
+            assert(memcmp(bytes + whole.consumed - 4, "\r\n\r\n", 4) == 0);
         check_encoded_again(&whole);
     }
     free(whole.body);

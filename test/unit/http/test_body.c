@@ -222,6 +222,12 @@ static void a_head_of_two_lengths_is_refused(void **state)
     parsed.head->raw.n = n;
     assert_int_equal(vb_body_begin(&reader, VB_REQUEST, parsed.head), 0);
     drop(&parsed);
+
+    static const struct vb_str with_body = BYTES(POST "Content-Length: 5\r\n\r\nhello");
+    parsed = parse_good(REQUEST, with_body);
+    parsed.head->raw.n = with_body.n;
+    assert_int_equal(vb_body_begin(&reader, VB_REQUEST, parsed.head), -EPROTO);
+    drop(&parsed);
 }
 
 /* ---- Content-Length ---------------------------------------------------------------------------------------------- */

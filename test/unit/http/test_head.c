@@ -187,6 +187,7 @@ static void request_lines_that_are_refused(void **state)
         {BYTES("GET / ICAP/1.1\r\n" HOST END), 400},
         {BYTES("GET / HTTP/2.0\r\n" HOST END), 505},
         {BYTES("GET / HTTP/3.7\r\n" HOST END), 505},
+        {BYTES("GET / HTTP/1.2\r\n" HOST END), 505},      /* RFC 9110 2.5 would rather have it read as 1.1 */
         {BYTES("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505}, /* the preface of HTTP/2 */
         {BYTES("\r\r\n" GET END), 400},
         {BYTES("\n" GET END), 400},

@@ -1,6 +1,9 @@
 /* Streams, seen from their peer: what it gets, and whether the end looks like an end or like a break. */
 #include "fixture.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 /* The fixture, and one stream with all that happened to it. */
 struct side {
     struct fixture *f;
@@ -117,6 +120,14 @@ static bool peer_sends(struct peer *peer, const char *text)
     return send(peer->fd, text, strlen(text), MSG_NOSIGNAL) == (ssize_t)strlen(text);
 }
 
+/* Bytes that it has sent, and the other end has no room for. */
+static int not_taken(const struct peer *peer)
+{
+    int n = -1;
+    assert_int_equal(ioctl(peer->fd, SIOCOUTQ, &n), 0);
+    return n;
+}
+
 /* The peer breaks the connection: it gets an RST. */
 static void peer_resets(struct peer *peer)
 {
@@ -195,6 +206,15 @@ static void bytes_go_both_ways(void **state)
     RUN_UNTIL(side.f, read_some(&peer, 1000) || peer.n == 1000);
     assert_int_equal(side.drained + side.ended + side.failed, 0);
     close_pair(&side, &peer);
+}
+
+static void a_descriptor_that_is_none_is_refused(void **state)
+{
+    struct side side = {.f = *state};
+    assert_true(vb_stream_open(&side.stream, side.f->loop, -1, &events, &side) < 0);
+    assert_null(side.stream);
+    run_for_ms(side.f, 5);
+    assert_int_equal(streams(side.f), 0);
 }
 
 static void slices_leave_as_one(void **state)
@@ -363,11 +383,18 @@ static void connecting(void **state)
     close(listener);
     assert_int_equal(write_pattern(&side, 0, 1000), 0);
     RUN_UNTIL(side.f, read_some(&peer, 1000) || peer.n == 1000);
+    vb_stream_pause(side.stream);
     assert_true(peer_sends(&peer, "hello"));
+    vb_stream_resume(side.stream);
     RUN_UNTIL(side.f, side.n == 5);
     assert_int_equal(side.connected, 1);
     assert_int_equal(side.failed, 0);
-    close_pair(&side, &peer);
+    vb_stream_finish(&side.stream);
+    RUN_UNTIL(side.f, read_some(&peer, 1));
+    assert_true(peer.eof);
+    assert_int_equal(streams(side.f), 1);
+    close(peer.fd);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
 }
 
 static void a_refused_connection_is_a_failure(void **state)
@@ -538,25 +565,38 @@ static void finishing_sends_the_end_and_waits_for_the_peers(void **state)
 }
 
 /* RFC 9112 9.6: closing with unread bytes sends an RST, which can destroy a response that has not been read. */
-static void finishing_with_unread_bytes_does_not_destroy_the_response(void **state)
+static void check_unread_bytes(struct fixture *f, bool queue)
 {
     struct side side;
     struct peer peer;
     static const char request[20000];
-    open_pair(*state, &side, &peer);
+    size_t n = 1000;
+    open_pair(f, &side, &peer);
     vb_stream_pause(side.stream);
     assert_true(send(peer.fd, request, sizeof(request), MSG_DONTWAIT) > 0);
-    assert_int_equal(write_pattern(&side, 0, 1000), 0);
+    if (queue)
+        n = write_until_queued(&side);
+    else
+        assert_int_equal(write_pattern(&side, 0, n), 0);
     vb_stream_finish(&side.stream);
-    for (unsigned i = 0; i < 20; i++) { /* it does not stop sending because of our end */
-        assert_true(send(peer.fd, request, 1000, MSG_DONTWAIT | MSG_NOSIGNAL) > 0);
-        turn(side.f);
-    }
-    RUN_UNTIL(side.f, read_some(&peer, 65536));
+    RUN_UNTIL(f, read_some(&peer, 65536));
     assert_true(peer.eof);
-    assert_int_equal(peer.n, 1000);
+    assert_int_equal(peer.n, n);
+    /* our end does not stop it from sending, and all that it sends is taken */
+    for (unsigned i = 0; i < 20; i++) {
+        assert_int_equal(send(peer.fd, request, 1000, MSG_DONTWAIT | MSG_NOSIGNAL), 1000);
+        turn(f);
+    }
+    RUN_UNTIL(f, not_taken(&peer) == 0);
+    assert_int_equal(streams(f), 1);
     close(peer.fd);
-    RUN_UNTIL(side.f, streams(side.f) == 0);
+    RUN_UNTIL(f, streams(f) == 0);
+}
+
+static void finishing_with_unread_bytes_does_not_destroy_the_response(void **state)
+{
+    check_unread_bytes(*state, false);
+    check_unread_bytes(*state, true);
 }
 
 /* Longer than a stream waits for its peer's end: as long as it moves, nothing is cut. */
@@ -565,10 +605,10 @@ static void finishing_sends_the_queue_to_a_slow_reader(void **state)
     struct side side;
     struct peer peer;
     open_pair(*state, &side, &peer);
-    side.f->loop->linger.duration_ms = 5;
+    side.f->loop->linger.duration_ms = 2;
     size_t n = write_until_queued(&side);
     vb_stream_finish(&side.stream);
-    RUN_UNTIL(side.f, read_some(&peer, n / 100));
+    RUN_UNTIL(side.f, read_some(&peer, n / 200)); /* once a millisecond */
     assert_true(peer.eof);
     assert_int_equal(peer.n, n);
     close(peer.fd);
@@ -693,6 +733,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(bytes_go_both_ways),
+        TEST(a_descriptor_that_is_none_is_refused),
         TEST(slices_leave_as_one),
         TEST(back_pressure_loses_nothing),
         TEST(a_drained_stream_queues_again),

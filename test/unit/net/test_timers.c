@@ -152,6 +152,25 @@ static void those_behind_a_stopped_one_fire(void **state)
     vb_timer_list_close(&shorter);
 }
 
+static void a_longer_one_does_not_delay_those_that_wait(void **state)
+{
+    struct fixture *f = *state;
+    struct vb_timer_list hour, longer, shorter;
+    struct test_timer a = {.name = 'a'}, b = {.name = 'b'}, c = {.name = 'c'};
+    vb_timer_list_open(&hour, f->loop, 3600 * 1000);
+    vb_timer_list_open(&longer, f->loop, 20);
+    vb_timer_list_open(&shorter, f->loop, 5);
+    start(&b, &longer);
+    start(&a, &shorter);
+    RUN_UNTIL(f, fired[0] == 'a');
+    start(&c, &hour);
+    run_until_fired(f, "ab");
+    vb_timer_stop(&c.timer);
+    vb_timer_list_close(&hour);
+    vb_timer_list_close(&longer);
+    vb_timer_list_close(&shorter);
+}
+
 static void a_duration_of_zero_never_fires(void **state)
 {
     struct fixture *f = *state;
@@ -365,6 +384,7 @@ int main(void)
         TEST(a_restart_may_be_in_another_list),
         TEST(stopped_ones_do_not_fire),
         TEST(those_behind_a_stopped_one_fire),
+        TEST(a_longer_one_does_not_delay_those_that_wait),
         TEST(a_duration_of_zero_never_fires),
         TEST(one_may_restart_itself),
         TEST(one_may_stop_another_that_is_due),
