@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -77,9 +78,11 @@ static void drain(struct worker *worker)
     worker->draining = true;
     uv_timer_start(&worker->grace, on_grace_over, worker->conf->shutdown_grace_ms, 0);
     vb_proxy_drain(worker->proxy, on_drained, worker);
-    /* The kernel refuses newcomers only when the last descriptor of the socket is closed; the master has the other. */
-    for (unsigned i = 0; i < worker->conf->n_listeners; i++)
+    /* What waited has been accepted. Shut down, the socket refuses newcomers now, though the master has it open too. */
+    for (unsigned i = 0; i < worker->conf->n_listeners; i++) {
+        shutdown(VB_FD_LISTEN + (int)i, SHUT_RD);
         close(VB_FD_LISTEN + (int)i);
+    }
     send_message(worker, VB_CONTROL_DRAINING);
 }
 
