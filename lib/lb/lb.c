@@ -57,7 +57,7 @@ static unsigned collect(struct vb_lb *lb, struct vb_candidate *candidates)
     return n;
 }
 
-/* On failure the old picture stays, and the next pick tries again. */
+/* On failure nobody can be picked, and the next pick tries again. */
 static int refresh(struct vb_lb *lb, uint32_t epoch)
 {
     unsigned capacity = vb_shm_capacity(lb->shm).backends;
