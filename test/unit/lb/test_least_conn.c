@@ -119,6 +119,37 @@ static void ties_rotate(void **state)
         assert_int_equal(counts[i], 100);
 }
 
+/* An idle backend has no load, whatever its weight: none is left out. */
+static void idle_backends_take_turns_whatever_they_weigh(void **state)
+{
+    struct fixture *f = *state;
+    unsigned counts[3] = {0};
+    open_pool(f, "least_conn", (unsigned[]){2, 1, 1}, 3);
+    for (unsigned i = 0; i < 300; i++) {
+        unsigned worker = random_below(WORKERS), backend = pick(f, worker);
+        counts[backend]++;
+        vb_lb_done(f->workers[worker], backend);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(counts[i], 100);
+}
+
+/* Two of four have nothing in flight and stand side by side: they take turns too. */
+static void ties_of_some_are_even(void **state)
+{
+    struct fixture *f = *state;
+    unsigned counts[4] = {0};
+    open_pool(f, "least_conn", (unsigned[]){1, 1, 1, 1}, 4);
+    unsigned busy[2] = {pick(f, 0), pick(f, 1)}; /* these stay */
+    for (unsigned i = 0; i < 400; i++) {
+        unsigned worker = random_below(WORKERS), backend = pick(f, worker);
+        counts[backend]++;
+        vb_lb_done(f->workers[worker], backend);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(counts[i], i == busy[0] || i == busy[1] ? 0 : 200);
+}
+
 /* Workers that look at the same moment, before any of them has counted, would all see the same tie. */
 static void workers_do_not_herd(void **state)
 {
@@ -178,6 +209,8 @@ int main(void)
         TEST(what_other_workers_have_in_flight_counts),
         TEST(where_one_ended_the_next_begins),
         TEST(ties_rotate),
+        TEST(idle_backends_take_turns_whatever_they_weigh),
+        TEST(ties_of_some_are_even),
         TEST(workers_do_not_herd),
         TEST(what_a_dead_worker_had_in_flight_is_forgotten),
         TEST(a_change_is_followed_by_the_next_pick),
