@@ -40,7 +40,7 @@ typedef _Atomic uint64_t vb_u64;
 typedef _Atomic uint32_t vb_u32;
 
 enum vb_instance_state { VB_INSTANCE_STARTING = 1, VB_INSTANCE_RUNNING, VB_INSTANCE_STOPPING };
-enum vb_worker_state { VB_WORKER_FREE, VB_WORKER_STARTING, VB_WORKER_READY, VB_WORKER_DRAINING, VB_WORKER_DEAD };
+enum vb_worker_state { VB_WORKER_FREE, VB_WORKER_STARTING, VB_WORKER_READY, VB_WORKER_DRAINING };
 enum vb_admin_state { VB_ADMIN_READY, VB_ADMIN_DRAIN, VB_ADMIN_MAINT };
 /* UNKNOWN (not probed yet) and UNCHECKED (health: off) are served like UP. */
 enum vb_health_state { VB_HEALTH_UNKNOWN, VB_HEALTH_UP, VB_HEALTH_DOWN, VB_HEALTH_UNCHECKED };

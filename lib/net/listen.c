@@ -105,7 +105,6 @@ fail:
 struct vb_listener {
     uint32_t magic;
     int fd; /* the caller's */
-    struct vb_loop *loop;
     const struct vb_listener_events *events;
     void *owner;
     uv_poll_t poll;
@@ -165,7 +164,6 @@ int vb_listener_open(struct vb_listener **ret_listener, struct vb_loop *loop, in
         return -ENOMEM;
     listener->magic = LISTENER_MAGIC;
     listener->fd = fd;
-    listener->loop = loop;
     listener->events = events;
     listener->owner = owner;
     int r = uv_poll_init(&loop->uv, &listener->poll, fd);

@@ -38,8 +38,8 @@ struct vb_idle_upstreams {
 };
 
 /*
- * What is about to be written in this turn: a head that was made here, and slices of what was just read. It is filled
- * and written within one event, so a worker has one for each direction and not one for each connection.
+ * What is about to be written to a client: a head that was made here, and slices of what was just read. It is filled
+ * and written within one event, so a worker has one and not each connection.
  */
 #define VB_OUT_SLICES 64
 struct vb_out {

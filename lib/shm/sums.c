@@ -65,7 +65,7 @@ const char *vb_admin_name(unsigned admin)
 
 const char *vb_worker_state_name(unsigned state)
 {
-    static const char *const names[] = {"free", "starting", "ready", "draining", "dead"};
+    static const char *const names[] = {"free", "starting", "ready", "draining"};
     return name_of(names, VB_ARRAY_SIZE(names), state);
 }
 
