@@ -260,7 +260,7 @@ static size_t take_head(struct conn *conn, const char *bytes, size_t n)
     ssize_t r = vb_h1_parse_request(bytes, n, &head_limits, head, &refusal);
     if (r == 0)
         return 0;
-    if (r < 0 || vb_body_begin(&conn->body, VB_REQUEST, head) < 0) {
+    if (r < 0 || vb_body_begin(&conn->body, VB_REQUEST, head, &head_limits) < 0) {
         refuse(conn, &refusal);
         return n;
     }
@@ -429,7 +429,7 @@ static const struct vb_stream_events stream_events = {
     .failed = on_failed,
 };
 
-static int conn_open(struct server *server, int fd)
+static int conn_open(struct server *server, int fd, int family)
 {
     struct conn *conn = calloc(1, sizeof(*conn));
     if (conn == NULL) {
@@ -438,7 +438,7 @@ static int conn_open(struct server *server, int fd)
     }
     conn->magic = CONN_MAGIC;
     conn->server = server;
-    int r = vb_stream_open(&conn->stream, server->loop, fd, &stream_events, conn);
+    int r = vb_stream_open(&conn->stream, server->loop, fd, family, &stream_events, conn);
     if (r < 0) {
         free(conn);
         return r;
@@ -460,7 +460,7 @@ static void on_accepted(void *owner, int fd, const struct sockaddr *peer)
         close(fd);
         return;
     }
-    int r = conn_open(server, fd);
+    int r = conn_open(server, fd, peer->sa_family);
     if (r < 0)
         vb_log_warn("a connection could not be served: %s", vb_strerror(r));
 }

@@ -13,4 +13,7 @@ uint64_t vb_clock_wall_us(void);
 /* `2026-11-21T02:37:28.123Z` of a wall time. `to` has at least 32 bytes. Returns `to`. */
 char *vb_clock_format(char *to, size_t size, uint64_t wall_us);
 
+/* `Sun, 06 Nov 1994 08:49:37 GMT`, as HTTP has dates (RFC 9110 5.6.7). `to` has at least 32 bytes. Returns `to`. */
+char *vb_clock_format_http(char *to, size_t size, uint64_t wall_us);
+
 #endif

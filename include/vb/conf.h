@@ -11,29 +11,47 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
+#include "vb/addr.h"
 #include "vb/base.h"
 #include "vb/err.h"
 
-#define VB_NAME_MAX     63  /* names of instances, pools and backends, in bytes */
-#define VB_HOST_MAX     253 /* RFC 1035 2.3.4 */
-#define VB_WORKERS_MAX  64
-#define VB_WEIGHT_MAX   256
-#define VB_BACKENDS_MAX 4096 /* most that `segment.backends` may ask for */
+#define VB_NAME_MAX      63  /* names of instances, pools and backends, in bytes */
+#define VB_HOST_MAX      253 /* RFC 1035 2.3.4 */
+#define VB_WORKERS_MAX   64
+#define VB_WEIGHT_MAX    256
+#define VB_BACKENDS_MAX  4096 /* most that `segment.backends` may ask for */
+#define VB_UNIX_PATH_MAX 107  /* of a unix socket, in bytes */
 
 enum vb_balance { VB_BALANCE_ROUND_ROBIN, VB_BALANCE_LEAST_CONN };
 
+/* Who is meant: any of the networks, and perhaps everyone who comes through a unix socket. Nobody: neither of them. */
+struct vb_conf_sources {
+    struct vb_cidr *networks;
+    unsigned n;
+    bool unix_peers;
+};
+
+bool vb_conf_sources_have(const struct vb_conf_sources *sources, const struct sockaddr *peer);
+
 struct vb_conf_listener {
-    char text[80]; /* normalised, as messages show it: `0.0.0.0:8080`, `[::]:8080` */
+    char text[VB_UNIX_PATH_MAX + 8]; /* normalised: `0.0.0.0:8080`, `[::]:8080`, `unix:/path` */
     struct sockaddr_storage address;
     socklen_t address_len;
-    unsigned line, column; /* where the file names it */
+    struct vb_conf_sources proxy_protocol; /* whose connections begin with a PROXY header */
+    unsigned line, column;                 /* where the file names it */
+};
+
+/* Where a backend is. */
+struct vb_conf_endpoint {
+    char unix_path[VB_UNIX_PATH_MAX + 1]; /* "": it is host and port */
+    char host[VB_HOST_MAX + 1];           /* a host name or an IP literal without brackets */
+    uint16_t port;
 };
 
 struct vb_conf_backend {
     char name[VB_NAME_MAX + 1]; /* unique in its pool; the address where the file gives none */
-    char host[VB_HOST_MAX + 1]; /* a host name or an IP literal without brackets */
-    uint16_t port;
-    char address[VB_HOST_MAX + 9]; /* `host:port` or `[v6]:port` */
+    struct vb_conf_endpoint endpoint;
+    char address[VB_HOST_MAX + 9]; /* `host:port`, `[v6]:port` or `unix:/path` */
     unsigned weight;               /* 1..VB_WEIGHT_MAX */
     unsigned line, column;
 };
@@ -68,27 +86,60 @@ struct vb_conf_pool {
         uint64_t response_ms; /* to the first byte of the response */
         uint64_t idle_ms;     /* between bytes of a body */
     } timeouts;
+    struct {
+        char name[32]; /* as in the Upgrade field, in lower case */
+    } upgrade[8];      /* protocols that a connection may switch to; never h2c */
+    unsigned n_upgrade;
 };
+
+struct vb_conf_route_header {
+    char *name, *value; /* value NULL: any, the field only has to be there */
+};
+
+/* All that is given must match. */
+struct vb_conf_route {
+    char *host;    /* lower case, without port and last dot, `[::1]` in its canonical form; NULL: any; with `wildcard`
+                      from the dot on: `.example.com` */
+    bool wildcard; /* `*.example.com`: every name below it, not itself */
+    char *path;    /* a prefix in normal form; NULL: any. It ends at a segment's end unless it ends with `/` */
+    char **methods;
+    unsigned n_methods; /* 0: any */
+    struct vb_conf_route_header *headers;
+    unsigned n_headers;
+    unsigned pool; /* index */
+    bool strip_prefix;
+    unsigned line, column;
+};
+
+/* How a backend learns of the client: a bit set. */
+enum vb_forwarded { VB_FORWARDED_OFF = 0, VB_FORWARDED_X = 1, VB_FORWARDED_RFC7239 = 2, VB_FORWARDED_BOTH = 3 };
 
 struct vb_conf {
     char name[VB_NAME_MAX + 1];
     unsigned workers; /* 0: auto */
     struct vb_conf_listener *listeners;
     unsigned n_listeners;
-    struct vb_conf_pool *pools; /* the first one takes all requests */
+    struct vb_conf_pool *pools; /* without routes the first one takes all requests */
     unsigned n_pools;
+    struct vb_conf_route *routes; /* the first that matches */
+    unsigned n_routes;
     struct {
         uint64_t header_ms;    /* for a whole request head, from its first byte */
         uint64_t body_ms;      /* between bytes of a request body */
         uint64_t keepalive_ms; /* between requests */
+        uint64_t tunnel_ms;    /* without a byte either way, after an upgrade */
     } timeouts;
     struct {
         size_t header_bytes; /* a whole head, request or response */
         unsigned headers;
-        unsigned requests_per_connection; /* 0: no limit */
+        unsigned requests_per_connection; /* 0: no limit, as for those that follow */
+        uint64_t body;                    /* of a request, in bytes */
+        unsigned connections;             /* of clients, over all workers */
+        unsigned connections_per_ip;
     } limits;
+    struct vb_conf_sources trusted_proxies; /* whose X-Forwarded-* and Forwarded fields are believed */
     struct {
-        bool forwarded;                   /* X-Forwarded-For, -Proto, -Host */
+        unsigned forwarded;               /* enum vb_forwarded */
         char request_id[VB_NAME_MAX + 1]; /* name of the field; "" turns it off */
         bool via;
     } headers;
@@ -119,9 +170,9 @@ void vb_conf_free(struct vb_conf **conf);
 const char *vb_balance_name(enum vb_balance balance);
 
 /*
- * `127.0.0.1:80`, `[::1]:80`, `host:80`, `http://host:80/` -> host without brackets, and port. -EINVAL with a sentence
- * that says what is wrong.
+ * `127.0.0.1:80`, `[::1]:80`, `host:80`, `http://host:80/`, `unix:/path` -> where that is. -EINVAL with a sentence that
+ * says what is wrong.
  */
-int vb_conf_parse_host_port(const char *text, char *host, size_t host_size, uint16_t *ret_port, struct vb_error *err);
+int vb_conf_parse_endpoint(const char *text, struct vb_conf_endpoint *ret_endpoint, struct vb_error *err);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * HTTP/1 as bytes: no sockets, no time, no configuration. Bytes in, a message model out, and back.
  *
- * A head is read twice: by our own strict scanner, whose result is what the rest of the program sees, and by llhttp,
- * which must come to the same framing; where they disagree the message is refused. Bodies are decoded by llhttp.
+ * A message is read twice: by our own strict readers, whose result is what the rest of the program sees, and by llhttp,
+ * which must come to the same framing and the same body; where they disagree the message is refused.
  * Rules: RFC 9110 (semantics), RFC 9112 (HTTP/1.1).
  */
 #ifndef VB_HTTP_H
@@ -33,6 +33,8 @@ enum vb_field_id {
     VB_FIELD_X_FORWARDED_FOR,
     VB_FIELD_X_FORWARDED_PROTO,
     VB_FIELD_X_FORWARDED_HOST,
+    VB_FIELD_MAX_FORWARDS,
+    VB_FIELD_DATE,
     VB_FIELD_ID_COUNT,
 };
 
@@ -57,14 +59,16 @@ struct vb_head {
     struct vb_str raw; /* request line or status line, fields, and the empty line */
     /* requests */
     struct vb_str method;
-    struct vb_str target;  /* to forward: origin-form, or `*` (RFC 9112 3.2) */
-    struct vb_str host;    /* to forward; empty in an HTTP/1.0 request without one */
-    bool host_from_target; /* the target was in absolute-form: its authority replaces the Host field */
+    struct vb_str target;     /* to forward: origin-form, or `*` (RFC 9112 3.2) */
+    struct vb_str host;       /* to forward; empty in an HTTP/1.0 request without one */
+    bool host_from_target;    /* the target was in absolute-form: its authority replaces the Host field */
+    bool slash_before_target; /* it was `http://host?query`: `target` is `?query`, and a `/` goes before it */
+    bool wants_upgrade;       /* Connection lists `upgrade` */
     /* responses */
     unsigned status;
     struct vb_str reason;
     /* both */
-    unsigned minor;  /* HTTP/1.minor: 0 or 1 */
+    unsigned minor;  /* HTTP/1.minor: 0 or 1; a higher one is read as 1 (RFC 9110 2.5) */
     bool keep_alive; /* the sender wants the connection to persist (RFC 9112 9.3) */
     enum vb_framing framing;
     uint64_t length;  /* body bytes, with VB_FRAMING_LENGTH */
@@ -100,6 +104,10 @@ ssize_t vb_h1_parse_response(const char *bytes, size_t n, const struct vb_head_l
 const struct vb_field *vb_head_find(const struct vb_head *head, enum vb_field_id id);
 const struct vb_field *vb_head_find_name(const struct vb_head *head, struct vb_str name);
 
+/* Takes the next member off a comma-separated list, without its white space and skipping empty ones (RFC 9110 5.6.1).
+ */
+bool vb_list_next(struct vb_str *list, struct vb_str *ret_member);
+
 /* May the request be sent again when it is not known whether it took effect? (RFC 9110 9.2.2) */
 bool vb_method_is_idempotent(struct vb_str method);
 
@@ -108,35 +116,56 @@ const char *vb_status_reason(unsigned status);
 
 /* ---- bodies -------------------------------------------------------------------------------------------------------*/
 
-#define VB_BODY_SPANS 32
+#define VB_BODY_SPANS    32
+#define VB_TRAILER_SPANS 8
 
 struct vb_body_part {
     struct iovec spans[VB_BODY_SPANS]; /* decoded body bytes, slices of the input */
     unsigned n_spans;
     size_t bytes;    /* sum of the spans */
-    size_t consumed; /* of the input; all of it unless the spans ran out or the message is complete */
+    size_t consumed; /* of the input; all of it unless the spans ran out, or one of the following is set */
     bool complete;   /* the message ends here; what follows in the input belongs to the next one */
+    bool waiting;    /* the rest is the beginning of a trailer section: keep it, and come again when more has arrived */
+    /* With `complete`: whole lines of the trailer section that may be passed on (RFC 9110 6.5.1); slices of the input.
+     */
+    struct vb_str trailers[VB_TRAILER_SPANS];
+    unsigned n_trailers;
+};
+
+/* Where in a chunked body a reader is. */
+struct vb_chunk_state {
+    uint64_t left; /* of the chunk */
+    uint8_t at, digits;
 };
 
 /* Decodes the body of one message. Plain memory: nothing to free. */
 struct vb_body_reader {
     alignas(8) unsigned char llhttp[128];
-    struct vb_body_part *part;
-    uint64_t body_bytes, other_bytes; /* other: chunk lines and trailers, bounded in proportion to the body */
+    struct vb_head_limits limits; /* of a trailer section */
+    size_t trailer_seen;          /* bytes of that section, which is not whole yet */
+    struct vb_chunk_state chunk;
+    uint64_t left;                    /* of a body without chunks */
+    uint64_t body_bytes, frame_bytes; /* frame: chunk lines, bounded in proportion to the body */
+    uint64_t llhttp_body_bytes;
     enum vb_framing framing;
-    bool complete, headers_complete, skip_body;
-    bool after_cr; /* the last byte of a chunk line or trailer that was read is a CR */
+    bool complete, skip_body, drop_trailers;
+    bool llhttp_headers_complete, llhttp_complete;
 };
 
 enum vb_message_kind { VB_REQUEST, VB_RESPONSE };
 
 /*
  * Begins with the message whose head was just parsed; gives the head to llhttp. -EPROTO: llhttp reads it otherwise, the
- * message must be refused. When it is 0 and framing is NONE, or the length is 0, the message is complete already.
+ * message must be refused. When it is 0 and framing is NONE, or the length is 0, the message is complete already. The
+ * limits are those of a trailer section.
  */
-int vb_body_begin(struct vb_body_reader *reader, enum vb_message_kind kind, const struct vb_head *head);
+int vb_body_begin(struct vb_body_reader *reader, enum vb_message_kind kind, const struct vb_head *head,
+                  const struct vb_head_limits *limits);
 
-/* Decodes the next bytes. Call again with the rest while consumed < n and not complete. -EPROTO: broken. */
+/*
+ * Decodes the next bytes. Call again with the rest while consumed < n and neither complete nor waiting. -EPROTO:
+ * broken. What is kept while it is waiting never grows beyond limits->bytes.
+ */
 int vb_body_read(struct vb_body_reader *reader, const char *bytes, size_t n, struct vb_body_part *ret_part);
 
 /* The peer closed. 0: that was the end of a close-delimited message. -ECONNRESET: the message was cut short. */
@@ -144,12 +173,21 @@ int vb_body_eof(const struct vb_body_reader *reader);
 
 /* ---- writing ------------------------------------------------------------------------------------------------------*/
 
+/* The client as the backend shall see it. */
+struct vb_forward_client {
+    bool x;           /* by X-Forwarded-For, -Proto and -Host */
+    bool rfc7239;     /* by Forwarded; with neither, all such fields of the client pass as they came */
+    bool trusted;     /* it is a proxy whose own fields are true: they are gone on with; otherwise they are dropped */
+    struct vb_str ip; /* empty: it has none, it came through a unix socket */
+};
+
 struct vb_forward_request {
     struct vb_str fallback_host; /* for an HTTP/1.0 request that has none */
     struct vb_str via;           /* pseudonym of this proxy; empty: no Via field */
-    struct vb_str client_ip;     /* empty: no X-Forwarded-* fields, and those of the client pass */
-    struct vb_str proto;         /* "http" */
-    struct vb_str id_field, id;  /* request id; empty id: the client's own field passes */
+    struct vb_forward_client client;
+    struct vb_str id_field, id; /* request id; empty id: the client's own field passes */
+    struct vb_str upgrade;      /* protocol that the client may switch to; empty: none */
+    struct vb_str max_forwards; /* in place of the client's; empty: that one passes */
 };
 
 /* Writes the request head that a backend gets. Its length; -ENOBUFS when `size` is too small. */
@@ -157,6 +195,8 @@ ssize_t vb_h1_write_request(char *to, size_t size, const struct vb_head *head, c
 
 struct vb_forward_response {
     struct vb_str via;
+    struct vb_str date;         /* added to a final response that has none (RFC 9110 6.6.1) */
+    struct vb_str upgrade;      /* of a 101 */
     struct vb_str id_field, id; /* added when the backend did not send that field */
     enum vb_framing framing;    /* towards the client */
     bool announce_close;        /* Connection: close */
@@ -165,7 +205,7 @@ struct vb_forward_response {
 
 ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, const struct vb_forward_response *how);
 
-/* Bytes that the two functions may add to the head that came in, twice its host and the texts in `how` aside. */
+/* Bytes that the two functions may add to the head that came in, three times its host and the texts in `how` aside. */
 #define VB_HEAD_ROOM 512
 
 /* Writes a chunk's size line, for which `to` has VB_CHUNK_LINE_MAX bytes; its length. Data and "\r\n" follow it. */

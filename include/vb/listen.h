@@ -8,17 +8,21 @@
 #include "vb/loop.h"
 
 /*
- * Opens n SO_REUSEPORT sockets that listen on one address (for the master; n > 0). Refused when somebody listens there
- * already, also when that one uses SO_REUSEPORT: two instances must not share a port in silence.
- * On failure nothing is left open, and the sentence names the address.
+ * Opens n SO_REUSEPORT sockets that listen on one address (for the master; n > 0), or n descriptors of one unix socket.
+ * Refused when somebody listens there already, also when that one uses SO_REUSEPORT: two instances must not share an
+ * address in silence. A unix socket that nobody listens on any more is replaced; everybody may connect to the new one,
+ * its directory decides who gets there. On failure nothing is left open, and the sentence names the address.
  */
 int vb_listen_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
                    struct vb_error *err);
 
+/* Removes the file of a unix socket once nobody listens on it; does nothing for other addresses. */
+void vb_listen_unlink(const struct sockaddr *address);
+
 struct vb_listener;
 
 struct vb_listener_events {
-    /* A connection (descriptor: close-on-exec, non-blocking, now the owner's) and its peer. */
+    /* A connection (descriptor: close-on-exec, non-blocking, now the owner's) and its peer; AF_UNIX: no address. */
     void (*accepted)(void *owner, int fd, const struct sockaddr *peer);
     /* accept failed for want of descriptors or memory; the listener rests for 100 ms and then tries again. */
     void (*exhausted)(void *owner, int code);

@@ -10,6 +10,8 @@
  *   workers      cap.workers               master at spawn and reap; the stats by the worker in that slot
  *   in_flight    cap.workers x backends    the worker in that slot; zeroed by the master when the worker is dead
  *   traffic      backends x cap.workers    the worker in that slot
+ *   ips          cap.workers, or none      the worker in that slot; zeroed by the master when the worker is dead. Only
+ *                                          with cap.count_ips
  *
  * A slot's counters go on when another worker takes it over, so sums over slots only grow. Single words are relaxed
  * atomics; records of several words that change while readers read carry a sequence number (odd while being written).
@@ -25,12 +27,13 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include "vb/addr.h"
 #include "vb/base.h"
 #include "vb/err.h"
 #include "vb/hist.h"
 
 #define VB_SHM_MAGIC        0x4d47455331424c56ull /* "VLB1SEGM" */
-#define VB_SHM_VERSION      1u
+#define VB_SHM_VERSION      2u
 #define VB_SHM_NAME_MAX     64
 #define VB_SHM_ADDRESS_MAX  264
 #define VB_SHM_WORKERS_MAX  256
@@ -47,6 +50,7 @@ enum vb_health_state { VB_HEALTH_UNKNOWN, VB_HEALTH_UP, VB_HEALTH_DOWN, VB_HEALT
 
 struct vb_shm_capacity {
     uint32_t workers, backends; /* pools share the capacity of backends: each pool has at least one */
+    uint32_t count_ips;         /* 1: connections are counted by their IP address too, 0: they are not */
 };
 
 struct vb_shm_header {
@@ -55,7 +59,8 @@ struct vb_shm_header {
     vb_u32 ready; /* 1, with release order, once everything else is there */
     uint32_t header_size, pool_size, backend_size, worker_size, traffic_size;
     struct vb_shm_capacity cap;
-    uint64_t pools_at, backends_at, workers_at, in_flight_at, traffic_at, total_size; /* bytes from the start */
+    uint64_t pools_at, backends_at, workers_at, in_flight_at, traffic_at, ips_at, total_size; /* bytes from the start */
+    uint64_t ip_key[2]; /* random: who cannot read the segment cannot say which addresses share a bucket */
     char boot_id[40];
     char name[VB_SHM_NAME_MAX];
     char program_version[32];
@@ -113,9 +118,20 @@ struct vb_shm_worker {
     vb_u64 start_wall_us;
     vb_u64 restarts;        /* workers that died in this slot and were replaced */
     vb_u64 requests_before; /* value of `requests` when this process took the slot */
+    vb_u64 admission; /* connections admitted << 1 | one is being decided; written by the worker, see admission.c */
     alignas(128) char stats_begin[0];
 #define VB_WORKER_STAT(field, kind, help) vb_u64 field;
 #include "vb/stats.def"
+};
+
+/*
+ * One worker's connections by their IP address: a hash table of 128 KiB, whose words are fingerprint (44 bits) | count
+ * (19 bits) | one is being decided (1 bit).
+ */
+#define VB_SHM_IP_BUCKETS 1024u
+#define VB_SHM_IP_WORDS   16u
+struct vb_shm_ips {
+    alignas(128) vb_u64 words[VB_SHM_IP_BUCKETS][VB_SHM_IP_WORDS];
 };
 
 /* One worker's traffic with one backend. */
@@ -140,11 +156,11 @@ uint64_t vb_shm_size(struct vb_shm_capacity cap);
 uint64_t vb_shm_memory(const struct vb_shm *shm);
 
 /*
- * Makes the segment of a new instance at `path`, reserves its pages (the traffic rows of a backend when that is added),
- * and holds a lock on it for as long as the process lives: that lock decides who is master. The new file takes the
- * place of one that a dead master left. The header is filled in except for `ready`; nobody can attach before
- * vb_shm_publish. -EBUSY: a living master has it. -ENOSPC: no room; the sentence says how much is needed. Others:
- * negative errno.
+ * Makes the segment of a new instance at `path`, reserves its pages (the traffic rows of a backend when that is added,
+ * a slot's table of IP addresses when that is claimed), and holds a lock on it for as long as the process lives: that
+ * lock decides who is master. The new file takes the place of one that a dead master left. The header is filled in
+ * except for `ready`; nobody can attach before vb_shm_publish. -EBUSY: a living master has it. -ENOSPC: no room; the
+ * sentence says how much is needed. Others: negative errno.
  */
 int vb_shm_create(struct vb_shm **ret_shm, const char *path, const char *name, struct vb_shm_capacity cap,
                   struct vb_error *err);
@@ -183,6 +199,8 @@ struct vb_shm_worker *vb_shm_worker(const struct vb_shm *shm, unsigned slot);
 struct vb_shm_traffic *vb_shm_traffic(const struct vb_shm *shm, unsigned slot, unsigned backend);
 /* A slot's requests in flight, an array over all backends. */
 vb_u32 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot);
+/* A slot's table; only with cap.count_ips, and only of a slot that has been claimed. */
+struct vb_shm_ips *vb_shm_ips(const struct vb_shm *shm, unsigned slot);
 
 /* ---- membership (master) ------------------------------------------------------------------------------------------*/
 
@@ -211,12 +229,37 @@ bool vb_shm_backend_usable(const struct vb_shm_backend *backend);
 
 /* ---- workers (master) ---------------------------------------------------------------------------------------------*/
 
-/* Takes a free slot for worker `index`. -ENOSPC. The worker's pid follows with vb_shm_worker_started. */
+/* Takes a free slot for worker `index`. -ENOSPC. -ENOMEM: no room for its table of IP addresses. The worker's pid
+ * follows with vb_shm_worker_started. */
 int vb_shm_claim_worker(struct vb_shm *shm, unsigned index, unsigned generation);
 void vb_shm_worker_started(struct vb_shm *shm, unsigned slot, pid_t pid);
 
 /* The process in this slot is gone: gives back all it counted as present. Counters stay. The slot becomes free. */
 void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died);
+
+/* ---- limits of connections (workers) ------------------------------------------------------------------------------*/
+
+/*
+ * How many connections may be open, counted over all workers: exact when many come at once, and what a dead worker held
+ * is given back by vb_shm_release_worker. Each worker writes only its own counts, and counts also where there is no
+ * limit: one may come later, and finds the connections that are open by then.
+ */
+struct vb_shm_connection_limits {
+    unsigned total;  /* 0: no limit */
+    unsigned per_ip; /* 0: no limit; without cap.count_ips nothing is counted by ip, and there is none either */
+};
+
+enum vb_admission { VB_ADMITTED, VB_REFUSED_TOTAL, VB_REFUSED_IP };
+
+/*
+ * Takes a place for a connection from `ip`, if there is one, in a slot that was claimed. An `ip` that is none is not
+ * counted by itself. May wait some milliseconds where the last places hang on a worker that was stopped in the middle.
+ */
+enum vb_admission vb_shm_admit(struct vb_shm *shm, unsigned slot, const struct vb_ip *ip,
+                               const struct vb_shm_connection_limits *limits);
+
+/* Gives it back: the same ip. Without vb_shm_admit before it does nothing. */
+void vb_shm_leave(struct vb_shm *shm, unsigned slot, const struct vb_ip *ip);
 
 /* ---- reading sums -------------------------------------------------------------------------------------------------*/
 

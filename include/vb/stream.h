@@ -1,6 +1,6 @@
 /*
- * A connected byte stream: what HTTP is spoken over. TCP is one; TLS will be another behind the same functions, so
- * nothing above this header knows what carries the bytes.
+ * A connected byte stream: what HTTP is spoken over. TCP and unix sockets are such; TLS will be one behind the same
+ * functions, so nothing above this header knows what carries the bytes.
  *
  * The owner gets events until it calls one of the three closing functions, none after. A stream's memory lives until
  * its handles are closed, so closing it inside one of its own events is fine.
@@ -29,13 +29,18 @@ struct vb_stream_events {
 };
 
 /*
- * Takes over a connected socket (close-on-exec, from accept). Reading starts at once. On failure the descriptor is
- * closed. `events` must live as long as the stream; `owner` is handed to each event.
+ * Takes over a connected socket (close-on-exec, from accept) of the family AF_INET, AF_INET6 or AF_UNIX. Reading starts
+ * at once. On failure the descriptor is closed. `events` must live as long as the stream; `owner` is handed to each
+ * event.
  */
-int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, const struct vb_stream_events *events,
-                   void *owner);
+int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, int family,
+                   const struct vb_stream_events *events, void *owner);
 
-/* Begins to connect; `connected` or `failed` tells. Reading starts once connected. The caller sets the time-out. */
+/* Another owner from now on, also inside one of the stream's events. */
+void vb_stream_rebind(struct vb_stream *stream, const struct vb_stream_events *events, void *owner);
+
+/* Begins to connect to an address of one of these families; `connected` or `failed` tells. Reading starts once
+ * connected. The caller sets the time-out. */
 int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const struct sockaddr *address,
                       const struct vb_stream_events *events, void *owner);
 
@@ -45,6 +50,9 @@ int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const
  * peer has sent can still arrive.
  */
 int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned n);
+
+/* Nothing more will be written: the peer gets a FIN behind what is queued. Reading goes on. */
+void vb_stream_end(struct vb_stream *stream);
 
 /* Is anything queued that the kernel has not taken yet? */
 bool vb_stream_queued(const struct vb_stream *stream);
@@ -59,10 +67,10 @@ void vb_stream_resume(struct vb_stream *stream);
 /* Closing functions: each ends the ownership and sets the pointer NULL; *stream may be NULL.
  *
  * close: at once; queued bytes are lost.
- * reset: at once, with RST where the transport has one: the peer must not take what it got for a clean end.
+ * reset: at once, with RST where the transport has one (TCP): the peer must not take what it got for a clean end.
  * finish: sends what is queued, for as long as it moves (cut with an RST when it has not for 60 s), and a FIN; then
- *   reads and drops what still comes until the peer's FIN, for at most 2 s: closing with unread bytes would send an RST
- *   that can destroy a response which the peer has not read yet (RFC 9112 9.6).
+ *   reads and drops what still comes until the peer's FIN, or nothing for 2 s, or 30 s in all: closing with unread bytes
+ *   would send an RST that can destroy a response which the peer has not read yet (RFC 9112 9.6).
  */
 void vb_stream_close(struct vb_stream **stream);
 void vb_stream_reset(struct vb_stream **stream);

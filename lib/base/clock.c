@@ -29,3 +29,12 @@ char *vb_clock_format(char *to, size_t size, uint64_t wall_us)
     snprintf(to + n, size - n, ".%03uZ", (unsigned)(wall_us / 1000 % 1000));
     return to;
 }
+
+char *vb_clock_format_http(char *to, size_t size, uint64_t wall_us)
+{
+    time_t seconds = (time_t)(wall_us / 1000000);
+    struct tm tm;
+    gmtime_r(&seconds, &tm);
+    strftime(to, size, "%a, %d %b %Y %H:%M:%S GMT", &tm); /* the program never leaves the C locale */
+    return to;
+}

@@ -1,10 +1,11 @@
-/* Addresses as people write them: where to listen, and where backends are. */
+/* Addresses as people write them: where to listen, where backends are, which hosts a route is for. */
 #include "load_priv.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <sys/un.h>
 
 struct host_port {
     char host[VB_HOST_MAX + 1]; /* without brackets */
@@ -85,7 +86,26 @@ static int split(const char *text, struct host_port *ret_parts, struct vb_error 
     return 0;
 }
 
-/* ---- backends ---- */
+/* ---- unix sockets ---- */
+#define UNIX_PREFIX "unix:"
+
+/* `unix:/path` -> the path. */
+static int parse_unix(const char *text, char *to, size_t size, struct vb_error *err)
+{
+    const char *path = text + strlen(UNIX_PREFIX);
+    if (path[0] == '\0' || !vb_valid_file_path(path))
+        return vb_fail(err, -EINVAL,
+                       "%s is not a unix socket: expected a path that begins with /, such as `unix:/run/web.sock`",
+                       vb_quote(text).text);
+    if (path[strlen(path) - 1] == '/')
+        return vb_fail(err, -EINVAL, "%s names a folder; a unix socket is a file in it", vb_quote(text).text);
+    if (!vb_copy(to, size, path))
+        return vb_fail(err, -EINVAL, "the path of %s is longer than the %d bytes that a unix socket may have",
+                       vb_quote(text).text, VB_UNIX_PATH_MAX);
+    return 0;
+}
+
+/* ---- hosts ---- */
 /* Labels of letters, digits, - and _ (which DNS takes, and container names have), with dots between; a last dot may be.
  */
 static bool is_host_name(const char *text)
@@ -136,14 +156,12 @@ static int check_host(const char *text, struct host_port *parts, struct vb_error
     return 0;
 }
 
+/* ---- backends ---- */
 /* Takes `http://` and a bare `/` at the end off; what else a URL can have is refused. */
 static int strip_url(const char *text, char *to, size_t size, struct vb_error *err)
 {
-    static const char *const later[] = {"https://", "unix:"};
-    for (unsigned i = 0; i < VB_ARRAY_SIZE(later); i++)
-        if (has_prefix(text, later[i]))
-            return vb_fail(err, -EINVAL, "`%s` is not supported yet; a backend is host:port, such as 127.0.0.1:9001",
-                           later[i]);
+    if (has_prefix(text, "https://"))
+        return vb_fail(err, -EINVAL, "`https://` is not supported yet; a backend is host:port, such as 127.0.0.1:9001");
     bool is_url = has_prefix(text, "http://");
     const char *rest = is_url ? text + strlen("http://") : text;
     if (strstr(rest, "://") != NULL)
@@ -159,29 +177,109 @@ static int strip_url(const char *text, char *to, size_t size, struct vb_error *e
     return 0;
 }
 
-int vb_conf_parse_host_port(const char *text, char *host, size_t host_size, uint16_t *ret_port, struct vb_error *err)
+static int parse_host_port(const char *text, struct vb_conf_endpoint *endpoint, struct vb_error *err)
 {
     char bare[VB_HOST_MAX + 16] = "";
     struct host_port parts = {.host = ""};
+    int r = strip_url(text, bare, sizeof(bare), err);
+    if (r == 0)
+        r = split(bare, &parts, err);
+    if (r == 0)
+        r = check_host(bare, &parts, err);
+    vb_copy(endpoint->host, sizeof(endpoint->host), parts.host);
+    endpoint->port = parts.port;
+    return r;
+}
+
+int vb_conf_parse_endpoint(const char *text, struct vb_conf_endpoint *ret_endpoint, struct vb_error *err)
+{
+    struct vb_conf_endpoint endpoint = {.port = 0};
     if (text[0] == '\0')
         return vb_fail(err, -EINVAL, "expected host:port, such as 127.0.0.1:9001, found nothing");
-    int r = strip_url(text, bare, sizeof(bare), err);
+    int r = has_prefix(text, UNIX_PREFIX) ? parse_unix(text, endpoint.unix_path, sizeof(endpoint.unix_path), err)
+                                          : parse_host_port(text, &endpoint, err);
+    if (r == 0)
+        *ret_endpoint = endpoint;
+    return r;
+}
+
+/* ---- hosts of routes ---- */
+/* What is not a bare host, said in the words of who wrote it. */
+static int refuse_more_than_host(const char *text, struct vb_error *err)
+{
+    const char *colon = strrchr(text, ':'), *bracket = text[0] == '[' ? strchr(text, ']') : NULL;
+    if (strchr(text, '/') != NULL)
+        return vb_fail(err, -EINVAL, "%s is more than a host; write the bare name, such as `www.example.com`",
+                       vb_quote(text).text);
+    if (text[0] == '[' && (bracket == NULL || (bracket[1] != ':' && bracket[1] != '\0')))
+        return vb_fail(err, -EINVAL, "%s is not a host; an IPv6 address looks like `[::1]`", vb_quote(text).text);
+    if (text[0] != '[' && colon != NULL && strchr(text, ':') != colon)
+        return vb_fail(err, -EINVAL, "%s has more than one colon; an IPv6 address needs brackets, as in `[::1]`",
+                       vb_quote(text).text);
+    if (colon == NULL || (bracket != NULL && bracket[1] == '\0'))
+        return 0;
+    char host[VB_HOST_MAX + 1] = "";
+    memcpy(host, text, VB_MIN((size_t)(colon - text), sizeof(host) - 1));
+    return vb_fail(err, -EINVAL, "%s has a port, which routes do not look at; write %s", vb_quote(text).text,
+                   vb_quote(host).text);
+}
+
+/* A name that may follow `*.`, or an address. */
+static int parse_name(const char *text, struct host_port *parts, struct vb_error *err)
+{
+    size_t n = strlen(text);
+    parts->bracketed = n >= 2 && text[0] == '[' && text[n - 1] == ']';
+    if (parts->bracketed) {
+        text++;
+        n -= 2;
+    } else if (n > 1 && text[n - 1] == '.' && text[n - 2] != '.') {
+        n--; /* the root: `example.com.` is the same name */
+    }
+    if (n == 0 && !parts->bracketed)
+        return vb_fail(err, -EINVAL, "a host is expected here, such as `www.example.com` or `*.example.com`");
+    if (n > VB_HOST_MAX)
+        return vb_fail(err, -EINVAL, "the host %s is longer than %d bytes", vb_quote(text).text, VB_HOST_MAX);
+    memcpy(parts->host, text, n);
+    parts->host[n] = '\0';
+    return check_host(text, parts, err);
+}
+
+int vb_conf_parse_route_host(const char *text, char *to, size_t size, bool *ret_wildcard, struct vb_error *err)
+{
+    struct host_port parts = {.host = ""};
+    bool wildcard = has_prefix(text, "*.");
+    const char *name = wildcard ? text + 2 : text;
+    if (strchr(name, '*') != NULL)
+        return vb_fail(err, -EINVAL,
+                       "%s: a `*` stands in front of a name only, as in `*.example.com`; for any host leave `host` out",
+                       vb_quote(text).text);
+    int r = refuse_more_than_host(text, err);
+    if (r == 0)
+        r = parse_name(name, &parts, err);
     if (r < 0)
         return r;
-    r = split(bare, &parts, err);
-    if (r < 0)
-        return r;
-    r = check_host(bare, &parts, err);
-    if (r < 0)
-        return r;
-    if (strlen(parts.host) >= host_size)
-        return vb_fail(err, -EINVAL, "the host of %s is longer than %zu bytes", vb_quote(text).text, host_size - 1);
-    vb_copy(host, host_size, parts.host);
-    *ret_port = parts.port;
+    if (wildcard && (parts.bracketed || ends_in_number(parts.host)))
+        return vb_fail(err, -EINVAL, "%s: nothing can be below an IP address", vb_quote(text).text);
+    vb_to_lower(parts.host);
+    snprintf(to, size, parts.bracketed ? "[%s]" : wildcard ? ".%s" : "%s", parts.host);
+    *ret_wildcard = wildcard;
     return 0;
 }
 
 /* ---- listeners ---- */
+static int set_unix(const char *text, struct vb_conf_listener *listener, struct vb_error *err)
+{
+    struct sockaddr_un *un = (struct sockaddr_un *)&listener->address;
+    *un = (struct sockaddr_un){.sun_family = AF_UNIX};
+    static_assert(sizeof(un->sun_path) == VB_UNIX_PATH_MAX + 1, "a path and its NUL fill what the kernel has");
+    int r = parse_unix(text, un->sun_path, sizeof(un->sun_path), err);
+    if (r < 0)
+        return r;
+    vb_copy(listener->text, sizeof(listener->text), text);
+    listener->address_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(un->sun_path) + 1);
+    return 0;
+}
+
 static int set_v4(const struct host_port *parts, struct vb_conf_listener *listener, struct vb_error *err)
 {
     struct sockaddr_in *in = (struct sockaddr_in *)&listener->address;
@@ -213,22 +311,30 @@ static int set_v6(const struct host_port *parts, struct vb_conf_listener *listen
     return 0;
 }
 
-int vb_conf_parse_listener(const char *text, struct vb_conf_listener *ret_listener, struct vb_error *err)
+static int parse_listener(const char *text, struct vb_conf_listener *listener, struct vb_error *err)
 {
     struct host_port parts = {.host = ""};
-    struct vb_conf_listener listener = {.line = 0};
     if (text[0] == '\0')
         return vb_fail(err, -EINVAL, "expected an address to listen on, such as 8080 or 127.0.0.1:8080, found nothing");
-    if (has_prefix(text, "unix:"))
-        return vb_fail(err, -EINVAL, "`unix:` is not supported yet; listen on a port, such as 8080");
+    if (has_prefix(text, UNIX_PREFIX))
+        return set_unix(text, listener, err);
     if (strchr(text, '/') != NULL)
         return vb_fail(err, -EINVAL, "%s is not an address to listen on; expected for example 8080 or 127.0.0.1:8080",
                        vb_quote(text).text);
     int r = is_number(text) ? parse_port(text, &parts.port, err) : split(text, &parts, err);
     if (r < 0)
         return r;
-    r = parts.bracketed ? set_v6(&parts, &listener, err) : set_v4(&parts, &listener, err);
-    if (r == 0)
-        *ret_listener = listener;
-    return r;
+    return parts.bracketed ? set_v6(&parts, listener, err) : set_v4(&parts, listener, err);
+}
+
+int vb_conf_parse_listener(const char *text, struct vb_conf_listener *listener, struct vb_error *err)
+{
+    struct vb_conf_listener parsed = {.line = 0};
+    int r = parse_listener(text, &parsed, err);
+    if (r < 0)
+        return r;
+    memcpy(listener->text, parsed.text, sizeof(parsed.text));
+    listener->address = parsed.address;
+    listener->address_len = parsed.address_len;
+    return 0;
 }

@@ -3,16 +3,20 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <sys/un.h>
 
 /* ---- listeners ---- */
 /*
- * Would bind() refuse the second? One port, and one address or a wildcard. IPv4 and IPv6 never meet: our IPv6 sockets
- * are made with IPV6_V6ONLY, so [::]:80 and 0.0.0.0:80 live side by side.
+ * Would bind() refuse the second? One path, or one port and one address or a wildcard. IPv4 and IPv6 never meet: our
+ * IPv6 sockets are made with IPV6_V6ONLY, so [::]:80 and 0.0.0.0:80 live side by side.
  */
 static bool collide(const struct vb_conf_listener *a, const struct vb_conf_listener *b)
 {
     if (a->address.ss_family != b->address.ss_family)
         return false;
+    if (a->address.ss_family == AF_UNIX)
+        return strcmp(((const struct sockaddr_un *)&a->address)->sun_path,
+                      ((const struct sockaddr_un *)&b->address)->sun_path) == 0;
     if (a->address.ss_family == AF_INET) {
         const struct sockaddr_in *x = (const struct sockaddr_in *)&a->address;
         const struct sockaddr_in *y = (const struct sockaddr_in *)&b->address;
@@ -39,6 +43,18 @@ static void check_listener(const struct vb_conf *conf, unsigned i, struct vb_dia
     }
 }
 
+/* Who comes through a unix socket has no address, and who comes from an address is no unix peer. */
+static void check_proxy_protocol(const struct vb_conf_listener *listener, struct vb_diag *diag)
+{
+    const struct vb_conf_sources *sources = &listener->proxy_protocol;
+    bool is_unix = listener->address.ss_family == AF_UNIX;
+    bool is_given = sources->n > 0 || sources->unix_peers;
+    if (is_given && (is_unix ? !sources->unix_peers : sources->n == 0))
+        vb_diag_warn(diag, (struct vb_place){listener->line, listener->column},
+                     "`proxy_protocol` has no effect on `%s`: none of its sources can come there; %s", listener->text,
+                     is_unix ? "write `unix`" : "`unix` stands for who comes through a unix socket");
+}
+
 /* ---- backends ---- */
 static int by_name(const void *a, const void *b)
 {
@@ -62,13 +78,27 @@ static int check_names(const struct vb_conf_pool *pool, struct vb_diag *diag)
     for (unsigned i = 1; i < pool->n_backends; i++) {
         if (strcmp(first->name, sorted[i]->name) == 0)
             vb_diag_error(diag, (struct vb_place){sorted[i]->line, sorted[i]->column},
-                          "backend `%s` is in pool `%s` already, in line %u; each needs a name of its own", first->name,
-                          pool->name, first->line);
+                          "backend `%s` is in pool %s already, in line %u; each needs a name of its own", first->name,
+                          vb_quote(pool->name).text, first->line);
         else
             first = sorted[i];
     }
     free(sorted);
     return 0;
+}
+
+static void check_health_port(const struct vb_conf_pool *pool, struct vb_diag *diag)
+{
+    for (unsigned i = 0; i < pool->n_backends; i++) {
+        const struct vb_conf_backend *backend = &pool->backends[i];
+        if (pool->health.port == 0 || backend->endpoint.unix_path[0] == '\0')
+            continue;
+        vb_diag_error(diag, (struct vb_place){backend->line, backend->column},
+                      "pool %s checks health on port %u, which means nothing for a unix socket; "
+                      "leave `health.port` out, or give the socket a pool of its own",
+                      vb_quote(pool->name).text, pool->health.port);
+        return;
+    }
 }
 
 /* The segment has a fixed number of places for the backends of all pools together. */
@@ -91,12 +121,15 @@ static void check_capacity(const struct vb_conf *conf, struct vb_diag *diag)
 
 int vb_conf_check(const struct vb_conf *conf, struct vb_diag *diag)
 {
-    for (unsigned i = 0; i < conf->n_listeners; i++)
+    for (unsigned i = 0; i < conf->n_listeners; i++) {
         check_listener(conf, i, diag);
+        check_proxy_protocol(&conf->listeners[i], diag);
+    }
     for (unsigned i = 0; i < conf->n_pools; i++) {
         int r = check_names(&conf->pools[i], diag);
         if (r < 0)
             return r;
+        check_health_port(&conf->pools[i], diag);
     }
     check_capacity(conf, diag);
     return 0;

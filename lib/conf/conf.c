@@ -105,8 +105,14 @@ void vb_conf_free(struct vb_conf **conf)
         free(old->pools[i].health.path);
         free(old->pools[i].health.host);
     }
+    for (unsigned i = 0; i < old->n_listeners; i++)
+        free(old->listeners[i].proxy_protocol.networks);
+    for (unsigned i = 0; i < old->n_routes; i++)
+        vb_free_route(&old->routes[i]);
     free(old->pools);
     free(old->listeners);
+    free(old->routes);
+    free(old->trusted_proxies.networks);
     free(old->segment.path);
     free(old);
     *conf = NULL;

@@ -56,7 +56,7 @@ struct unit {
 };
 
 static const struct unit duration_units[] = {{"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
-static const struct unit size_units[] = {{"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}};
+static const struct unit size_units[] = {{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}};
 
 /* In the largest unit that leaves a whole number. `units` ends with a factor of 1. */
 static void show(char *to, size_t size, uint64_t value, const struct unit *units)
@@ -268,7 +268,7 @@ void vb_load_defaults(struct vb_load *load, const struct vb_level *level, void *
 int vb_conf_load(const struct vb_yaml *root, struct vb_diag *diag, struct vb_conf *conf)
 {
     static const struct vb_place start = {1, 1};
-    struct vb_load load = {.diag = diag};
+    struct vb_load load = {.diag = diag, .root = root};
     vb_load_defaults(&load, &vb_level_top, conf);
     if (root == NULL || (root->kind == VB_YAML_SCALAR && root->text[0] == '\0' && !root->broken)) {
         vb_diag_error(diag, start, "the file is empty; it needs at least `listen` and `pools`");
@@ -282,5 +282,7 @@ int vb_conf_load(const struct vb_yaml *root, struct vb_diag *diag, struct vb_con
         if (vb_yaml_find(root, "pools") == NULL)
             vb_diag_error(diag, root->place, "`pools` is missing; add a pool with its backends");
     }
+    if (diag->errors.total == 0 && !load.oom)
+        vb_warn_of_routes(&load, conf);
     return load.oom ? -ENOMEM : 0;
 }

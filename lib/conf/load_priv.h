@@ -1,6 +1,6 @@
 /*
  * From the tree to `struct vb_conf`. schema.c says in tables which options there are; load.c walks tree and table
- * together; values.c reads what a table cannot say; check.c looks at the whole.
+ * together; values.c, sources.c and routes.c read what a table cannot say; check.c looks at the whole.
  *
  * Readers report to `diag` and go on, so that one run shows all errors. Only memory ends a run early, and that not at
  * once: `oom` is remembered, readers leave things half-built, and who began the run throws them away.
@@ -15,6 +15,7 @@
 
 struct vb_load {
     struct vb_diag *diag;
+    const struct vb_yaml *root; /* for values that name what stands elsewhere in the file */
     bool oom;
 };
 
@@ -59,7 +60,7 @@ struct vb_level {
 };
 
 /* ---- schema.c: what there is ---- */
-extern const struct vb_level vb_level_top, vb_level_listener, vb_level_pool, vb_level_backend;
+extern const struct vb_level vb_level_top, vb_level_listener, vb_level_pool, vb_level_backend, vb_level_route;
 
 const struct vb_option *vb_schema_find(const struct vb_level *level, const char *key);
 
@@ -100,14 +101,44 @@ void vb_read_backend_address(struct vb_load *load, const struct vb_option *optio
                              void *backend);
 void vb_read_expect(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *pool);
 void vb_read_request_id(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *conf);
+void vb_read_upgrade(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *pool);
 bool vb_valid_name(const char *text);
+bool vb_valid_token(const char *text); /* a field name, a method, a protocol (RFC 9110 5.6.2) */
 bool vb_valid_url_path(const char *text);
 bool vb_valid_host_header(const char *text);
 bool vb_valid_file_path(const char *text);
+bool vb_is_visible_ascii(const char *text);
+void vb_to_lower(char *text); /* ASCII */
+
+/* ---- sources.c ---- */
+void vb_read_trusted_proxies(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
+                             void *conf);
+void vb_read_proxy_protocol(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
+                            void *listener);
+
+/* ---- routes.c ---- */
+void vb_read_routes(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *conf);
+void vb_read_route_host(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *route);
+void vb_read_route_path(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *route);
+void vb_read_route_method(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
+                          void *route);
+void vb_read_route_header(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
+                          void *route);
+void vb_read_route_pool(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *route);
+
+/* Warns of routes that never match and of pools that get no requests. `conf` was read without errors. */
+void vb_warn_of_routes(struct vb_load *load, const struct vb_conf *conf);
+
+void vb_free_route(struct vb_conf_route *route); /* what it owns */
 
 /* ---- address.c ---- */
-/* `8080 :8080 *:8080 127.0.0.1:8080 [::1]:8080` -> text and address. -EINVAL with a sentence. */
-int vb_conf_parse_listener(const char *text, struct vb_conf_listener *ret_listener, struct vb_error *err);
+/* `8080 :8080 *:8080 127.0.0.1:8080 [::1]:8080 unix:/path` -> text and address, and nothing else of the listener.
+ * -EINVAL with a sentence. */
+int vb_conf_parse_listener(const char *text, struct vb_conf_listener *listener, struct vb_error *err);
+
+/* `www.example.com`, `127.0.0.1`, `[::1]`, `*.example.com` -> as a route keeps it; `to` has room for VB_HOST_MAX + 3.
+ * -EINVAL with a sentence. */
+int vb_conf_parse_route_host(const char *text, char *to, size_t size, bool *ret_wildcard, struct vb_error *err);
 
 /* ---- env.c ---- */
 /* Replaces `${NAME}` in all values; what cannot be is reported and left broken. 0 or -ENOMEM. */

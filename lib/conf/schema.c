@@ -11,6 +11,7 @@
 #define CONF(member)        FIELD(struct vb_conf, member)
 #define POOL(member)        FIELD(struct vb_conf_pool, member)
 #define BACKEND(member)     FIELD(struct vb_conf_backend, member)
+#define ROUTE(member)       FIELD(struct vb_conf_route, member)
 
 /* clang-format off */
 #define ROW(name, kind, ...) {.key = (name), .type = VB_OPTION_##kind, __VA_ARGS__}
@@ -38,6 +39,7 @@
 #define DAY           (HOUR * 24)
 #define KIB           UINT64_C(1024)
 #define MIB           (KIB * 1024)
+#define TIB           (MIB * 1024 * 1024)
 
 #define NAME_EXPECTED "a name of at most 63 letters, digits, `_`, `.` and `-`"
 #define PATH_EXPECTED "a path that begins with / and has only visible ASCII characters"
@@ -56,10 +58,10 @@ static const struct vb_word balance_words[] = {
 };
 
 static const struct vb_word forwarded_words[] = {
-    {.word = "x", .value = true},
-    {.word = "off", .value = false},
-    {.word = "rfc7239", .later = true},
-    {.word = "both", .later = true},
+    {.word = "x", .value = VB_FORWARDED_X},
+    {.word = "rfc7239", .value = VB_FORWARDED_RFC7239},
+    {.word = "both", .value = VB_FORWARDED_BOTH},
+    {.word = "off", .value = VB_FORWARDED_OFF},
     {.word = NULL},
 };
 
@@ -107,6 +109,7 @@ static const struct vb_option pool_options[] = {
     LEVEL_OR_OFF("health", POOL(health.enabled), health_level),
     LEVEL("keepalive", pool_keepalive_level),
     LEVEL("timeouts", pool_timeouts_level),
+    CUSTOM("upgrade", vb_read_upgrade, "websocket"),
     LATER("hash"),
     LATER("sticky"),
     LATER("outlier"),
@@ -131,16 +134,29 @@ const struct vb_level vb_level_backend = {"pools.NAME.backends", backend_options
 /* ---- the top ---- */
 static const struct vb_option listener_options[] = {
     CUSTOM("address", vb_read_listener_address, NULL),
-    LATER("proxy_protocol"),
+    CUSTOM("proxy_protocol", vb_read_proxy_protocol, NULL),
     END,
 };
 const struct vb_level vb_level_listener = {"listen", listener_options};
+
+static const struct vb_option route_options[] = {
+    CUSTOM("host", vb_read_route_host, NULL),
+    CUSTOM("path", vb_read_route_path, NULL),
+    CUSTOM("method", vb_read_route_method, NULL),
+    CUSTOM("header", vb_read_route_header, NULL),
+    CUSTOM("pool", vb_read_route_pool, NULL),
+    BOOL("strip_prefix", ROUTE(strip_prefix), "false"),
+    LATER("cache"),
+    LATER("rate_limit"),
+    END,
+};
+const struct vb_level vb_level_route = {"routes", route_options};
 
 static const struct vb_option timeouts_options[] = {
     DURATION("header", CONF(timeouts.header_ms), 1 * MS, DAY, "10s"),
     DURATION("body", CONF(timeouts.body_ms), 1 * MS, DAY, "60s"),
     DURATION("keepalive", CONF(timeouts.keepalive_ms), 1 * MS, DAY, "75s"),
-    LATER("tunnel"),
+    DURATION("tunnel", CONF(timeouts.tunnel_ms), 1 * MS, DAY, "1h"),
     END,
 };
 static const struct vb_level timeouts_level = {"timeouts", timeouts_options};
@@ -149,9 +165,9 @@ static const struct vb_option limits_options[] = {
     SIZE("header_bytes", CONF(limits.header_bytes), 1 * KIB, 1 * MIB, "16KiB"),
     UINT("headers", CONF(limits.headers), 8, 1000, "100"),
     UINT("requests_per_connection", CONF(limits.requests_per_connection), 0, 1000000000, "10000"),
-    LATER("body"),
-    LATER("connections"),
-    LATER("connections_per_ip"),
+    SIZE("body", CONF(limits.body), 0, 1 * TIB, "0"),
+    UINT("connections", CONF(limits.connections), 0, 1000000, "0"),
+    UINT("connections_per_ip", CONF(limits.connections_per_ip), 0, 1000000, "0"),
     END,
 };
 static const struct vb_level limits_level = {"limits", limits_options};
@@ -183,17 +199,17 @@ static const struct vb_option top_options[] = {
     UINT_OR("auto", "workers", CONF(workers), 1, VB_WORKERS_MAX),
     CUSTOM("listen", vb_read_listen, NULL),
     CUSTOM("pools", vb_read_pools, NULL),
+    CUSTOM("routes", vb_read_routes, NULL),
     LEVEL("timeouts", timeouts_level),
     LEVEL("limits", limits_level),
     LEVEL("headers", headers_level),
+    CUSTOM("trusted_proxies", vb_read_trusted_proxies, NULL),
     LEVEL("shutdown", shutdown_level),
     LEVEL("segment", segment_level),
     LATER("user"),
     LATER("admin"),
-    LATER("routes"),
     LATER("rate_limit"),
     LATER("cache"),
-    LATER("trusted_proxies"),
     LATER("access_log"),
     LATER("tls"),
     LATER("http2"),
@@ -208,8 +224,9 @@ const struct vb_level vb_level_top = {"the top level", top_options};
 
 /* ---- looking things up ---- */
 static const struct vb_level *const levels[] = {
-    &vb_level_top,        &vb_level_listener, &vb_level_pool, &vb_level_backend, &health_level,   &pool_keepalive_level,
-    &pool_timeouts_level, &timeouts_level,    &limits_level,  &headers_level,    &shutdown_level, &segment_level,
+    &vb_level_top,  &vb_level_listener,    &vb_level_pool,       &vb_level_backend, &vb_level_route,
+    &health_level,  &pool_keepalive_level, &pool_timeouts_level, &timeouts_level,   &limits_level,
+    &headers_level, &shutdown_level,       &segment_level,
 };
 
 const struct vb_option *vb_schema_find(const struct vb_level *level, const char *key)

@@ -1,4 +1,4 @@
-/* The values that a row of a table cannot describe: lists of listeners, pools and backends, statuses, names. */
+/* The values that a row of a table cannot describe: listeners, pools and backends, statuses, protocols, names. */
 #include "load_priv.h"
 
 #include <stdio.h>
@@ -19,7 +19,7 @@ bool vb_valid_name(const char *text)
     return *p == '\0' && p > text && p - text <= VB_NAME_MAX;
 }
 
-static bool is_visible_ascii(const char *text)
+bool vb_is_visible_ascii(const char *text)
 {
     while (*text > 0x20 && *text < 0x7f)
         text++;
@@ -28,12 +28,12 @@ static bool is_visible_ascii(const char *text)
 
 bool vb_valid_url_path(const char *text)
 {
-    return text[0] == '/' && is_visible_ascii(text);
+    return text[0] == '/' && vb_is_visible_ascii(text);
 }
 
 bool vb_valid_host_header(const char *text)
 {
-    return is_visible_ascii(text) && strlen(text) <= VB_HOST_MAX;
+    return vb_is_visible_ascii(text) && strlen(text) <= VB_HOST_MAX;
 }
 
 bool vb_valid_file_path(const char *text)
@@ -44,13 +44,25 @@ bool vb_valid_file_path(const char *text)
     return text[0] == '/' || text[0] == '\0'; /* "" asks for the default, as leaving it out does */
 }
 
-/* A field name of HTTP (RFC 9110 5.6.2). */
-static bool is_token(const char *text)
+static size_t token_length(const char *text)
 {
     const char *p = text;
     while (is_letter_or_digit(*p) || (*p != '\0' && strchr("!#$%&'*+-.^_`|~", *p) != NULL))
         p++;
-    return *p == '\0' && p > text;
+    return (size_t)(p - text);
+}
+
+bool vb_valid_token(const char *text)
+{
+    size_t n = token_length(text);
+    return n > 0 && text[n] == '\0';
+}
+
+void vb_to_lower(char *text)
+{
+    for (; *text != '\0'; text++)
+        if (*text >= 'A' && *text <= 'Z')
+            *text |= 0x20;
 }
 
 void vb_read_request_id(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
@@ -64,7 +76,7 @@ void vb_read_request_id(struct vb_load *load, const struct vb_option *option, co
         name = option->by_default;
     if (vb_is_off(name))
         conf->headers.request_id[0] = '\0';
-    else if (!is_token(name) || strlen(name) >= sizeof(conf->headers.request_id))
+    else if (!vb_valid_token(name) || strlen(name) >= sizeof(conf->headers.request_id))
         vb_load_mismatch(load, option->key, node, expected);
     else
         vb_copy(conf->headers.request_id, sizeof(conf->headers.request_id), name);
@@ -175,8 +187,12 @@ static void read_listener(struct vb_load *load, const struct vb_option *option, 
         if (vb_yaml_find(node, "address") == NULL)
             vb_diag_error(load->diag, node->place, "a listener needs an `address`, for example `address: 8080`");
     }
-    if (load->diag->errors.total == errors_before)
+    if (load->diag->errors.total == errors_before) {
         conf->n_listeners++;
+    } else {
+        free(listener->proxy_protocol.networks);
+        *listener = (struct vb_conf_listener){.line = 0};
+    }
 }
 
 void vb_read_listen(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
@@ -213,12 +229,17 @@ void vb_read_backend_address(struct vb_load *load, const struct vb_option *optio
     struct vb_error err;
     if (!vb_load_is(load, option->key, node, VB_YAML_SCALAR, "an address such as 127.0.0.1:9001"))
         return;
-    if (vb_conf_parse_host_port(node->text, backend->host, sizeof(backend->host), &backend->port, &err) < 0) {
+    struct vb_conf_endpoint *endpoint = &backend->endpoint;
+    if (vb_conf_parse_endpoint(node->text, endpoint, &err) < 0) {
         vb_diag_error(load->diag, node->place, "%s", err.text);
         return;
     }
-    bool is_v6 = strchr(backend->host, ':') != NULL;
-    snprintf(backend->address, sizeof(backend->address), is_v6 ? "[%s]:%u" : "%s:%u", backend->host, backend->port);
+    bool is_v6 = strchr(endpoint->host, ':') != NULL;
+    if (endpoint->unix_path[0] != '\0')
+        snprintf(backend->address, sizeof(backend->address), "unix:%s", endpoint->unix_path);
+    else
+        snprintf(backend->address, sizeof(backend->address), is_v6 ? "[%s]:%u" : "%s:%u", endpoint->host,
+                 endpoint->port);
 }
 
 /* One backend, as an address or as a mapping. It counts only where nothing was wrong. */
@@ -268,6 +289,45 @@ void vb_read_backends(struct vb_load *load, const struct vb_option *option, cons
         read_backend(load, option, child, pool);
 }
 
+/* Protocols that a connection may switch to: a token, perhaps with a version (RFC 9110 7.8). */
+static void add_upgrade(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
+                        struct vb_conf_pool *pool)
+{
+    static const char expected[] = "a protocol such as websocket, at most 31 characters";
+    if (node->broken || !vb_load_is(load, option->key, node, VB_YAML_SCALAR, expected))
+        return;
+    const char *text = node->text;
+    size_t n = token_length(text);
+    bool is_valid = n > 0 && (text[n] == '\0' || (text[n] == '/' && vb_valid_token(text + n + 1)));
+    if (!is_valid || vb_is_off(text) || vb_is_on(text) || strlen(text) >= sizeof(pool->upgrade[0].name))
+        vb_load_mismatch(load, option->key, node, expected);
+    else if (vb_str_eq_nocase((struct vb_str){text, n}, VB_STR("h2c")))
+        vb_diag_error(load->diag, node->place,
+                      "h2c is never passed on: the requests behind it would go past every rule of this file");
+    else if (pool->n_upgrade == VB_ARRAY_SIZE(pool->upgrade))
+        vb_load_mismatch(load, option->key, node, "at most 8 protocols");
+    else
+        vb_copy(pool->upgrade[pool->n_upgrade++].name, sizeof(pool->upgrade[0].name), text);
+}
+
+void vb_read_upgrade(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
+{
+    struct vb_conf_pool *pool = object;
+    if (node->kind == VB_YAML_SCALAR && vb_is_on(node->text))
+        return; /* the default is there already */
+    pool->n_upgrade = 0;
+    if (node->kind == VB_YAML_LIST && node->n_children == 0)
+        vb_load_mismatch(load, option->key, node, "at least one protocol, or `off`");
+    const struct vb_yaml *child;
+    if (node->kind == VB_YAML_LIST)
+        STAILQ_FOREACH (child, &node->children, next)
+            add_upgrade(load, option, child, pool);
+    else if (node->kind != VB_YAML_SCALAR || !vb_is_off(node->text))
+        add_upgrade(load, option, node, pool);
+    for (unsigned i = 0; i < pool->n_upgrade; i++)
+        vb_to_lower(pool->upgrade[i].name);
+}
+
 /* Settings that look as if answers were checked, while a check without a path only connects. */
 static void warn_of_connect_checks(struct vb_load *load, const struct vb_yaml *pool)
 {
@@ -300,8 +360,6 @@ static void read_pool(struct vb_load *load, const struct vb_yaml *node, struct v
                       "pool %s has no backends; add for example `backends: [127.0.0.1:9001]`",
                       vb_quote(node->key).text);
     warn_of_connect_checks(load, node);
-    if (conf->n_pools == 2)
-        vb_diag_warn(load->diag, node->key_place, "only the first pool, `%s`, gets requests", conf->pools[0].name);
 }
 
 void vb_read_pools(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)

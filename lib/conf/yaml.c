@@ -70,11 +70,13 @@ static const char *hint(const struct builder *b)
         {"expected key", "; does the line begin in the column of its neighbours?"},
     };
     size_t index = b->parser.problem_mark.index;
-    char at = byte_at(b, index), before = byte_at(b, index - 1); /* NUL before the first */
+    char at = byte_at(b, index), before = byte_at(b, index - 1), after = byte_at(b, index + 1); /* NUL: there is none */
     if (at == '\t')
         return "; indent with spaces, YAML allows no tabs there";
     if (at == ':' && (before == '[' || before == ']'))
         return "; an address such as \"[::1]:80\" belongs in quotes";
+    if (at == ':' && after == ':')
+        return "; an address such as \"::1\" belongs in quotes";
     for (unsigned i = 0; i < VB_ARRAY_SIZE(hints); i++)
         if (strstr(b->parser.problem, hints[i].problem) != NULL)
             return hints[i].hint;

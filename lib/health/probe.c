@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <sys/un.h>
 
 #include "vb/clock.h"
 
@@ -178,7 +179,7 @@ static void set_port(struct sockaddr_storage *address, uint16_t port)
 {
     if (address->ss_family == AF_INET6)
         ((struct sockaddr_in6 *)address)->sin6_port = htons(port);
-    else
+    else if (address->ss_family == AF_INET)
         ((struct sockaddr_in *)address)->sin_port = htons(port);
 }
 
@@ -207,7 +208,7 @@ static void add_address(struct vb_probe *probe, const struct sockaddr *address, 
     struct vb_probe_address *added = &probe->addresses[probe->n_addresses++];
     memcpy(&added->address, address, length);
     added->length = length;
-    set_port(&added->address, probe->port);
+    set_port(&added->address, probe->endpoint.port);
 }
 
 static bool same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
@@ -276,7 +277,7 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
 static int resolve(struct vb_probe *probe)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_family = AF_UNSPEC};
-    int r = uv_getaddrinfo(vb_loop_uv(probe->loop), &probe->resolver, on_resolved, probe->host, NULL, &hints);
+    int r = uv_getaddrinfo(vb_loop_uv(probe->loop), &probe->resolver, on_resolved, probe->endpoint.host, NULL, &hints);
     probe->resolving = r == 0;
     return r;
 }
@@ -322,18 +323,25 @@ void vb_probe_resolve(struct vb_probe *probe)
 
 int vb_probe_init(struct vb_probe *probe, const char *address)
 {
+    const struct vb_conf_endpoint *endpoint = &probe->endpoint;
     struct vb_error err;
     struct sockaddr_in v4;
     struct sockaddr_in6 v6;
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
     probe->magic = PROBE_MAGIC;
-    int r = vb_conf_parse_host_port(address, probe->host, sizeof(probe->host), &probe->port, &err);
+    int r = vb_conf_parse_endpoint(address, &probe->endpoint, &err);
     if (r < 0)
         return r;
-    vb_copy(probe->authority, sizeof(probe->authority), address);
-    if (uv_ip4_addr(probe->host, probe->port, &v4) == 0)
+    bool is_unix = endpoint->unix_path[0] != '\0';
+    vb_copy(probe->authority, sizeof(probe->authority), is_unix ? "localhost" : address);
+    if (is_unix) {
+        vb_copy(un.sun_path, sizeof(un.sun_path), endpoint->unix_path);
+        add_address(probe, (struct sockaddr *)&un, sizeof(un));
+    } else if (uv_ip4_addr(endpoint->host, endpoint->port, &v4) == 0) {
         add_address(probe, (struct sockaddr *)&v4, sizeof(v4));
-    else if (uv_ip6_addr(probe->host, probe->port, &v6) == 0)
+    } else if (uv_ip6_addr(endpoint->host, endpoint->port, &v6) == 0) {
         add_address(probe, (struct sockaddr *)&v6, sizeof(v6));
+    }
     probe->literal = probe->n_addresses > 0;
     return 0;
 }

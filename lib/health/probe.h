@@ -27,9 +27,8 @@ struct vb_probe {
     struct vb_timer_list *timeouts; /* of the pool: for a whole probe */
     struct vb_head *head;           /* scratch, shared by all probes */
     void (*done)(struct vb_probe *probe, const struct vb_probe_result *result);
-    char host[VB_HOST_MAX + 1];
+    struct vb_conf_endpoint endpoint;
     char authority[VB_SHM_ADDRESS_MAX]; /* host:port, for the Host field */
-    uint16_t port;
 
     struct vb_probe_address {
         struct sockaddr_storage address;
@@ -39,7 +38,7 @@ struct vb_probe {
     unsigned current;                /* the one in use: the first that took a connection */
     unsigned tried;                  /* connects in this probe */
     uint64_t resolved_ms;
-    bool literal; /* host is an IP address: nothing to resolve */
+    bool literal; /* an IP address or a unix socket: nothing to resolve */
     bool active;  /* between begin and done */
     bool connected, resolving, abandoned;
     uv_getaddrinfo_t resolver;
@@ -50,7 +49,7 @@ struct vb_probe {
     uint64_t begun_us;
 };
 
-/* `address` is `host:port` as in the segment. -EINVAL. */
+/* `address` is `host:port` or `unix:/path`, as in the segment. -EINVAL. */
 int vb_probe_init(struct vb_probe *probe, const char *address);
 
 /* Begins one probe; `done` is called once, perhaps before this returns. `resolve_again`: do not trust the old address.

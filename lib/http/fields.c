@@ -1,4 +1,5 @@
-/* Field names that we know, and small tables of the protocol. */
+/* Lines, fields, the field names that we know, and small tables of the protocol. */
+#include <errno.h>
 #include <strings.h>
 
 #include "fields.h"
@@ -28,11 +29,12 @@ struct known_field {
 /* By length, so that most names are told apart by one look. */
 static const struct known_field known_fields[][3] = {
     [2] = {{"te", VB_FIELD_TE}},
-    [4] = {{"host", VB_FIELD_HOST}},
+    [4] = {{"host", VB_FIELD_HOST}, {"date", VB_FIELD_DATE}},
     [6] = {{"expect", VB_FIELD_EXPECT}},
     [7] = {{"upgrade", VB_FIELD_UPGRADE}},
     [9] = {{"forwarded", VB_FIELD_FORWARDED}},
     [10] = {{"connection", VB_FIELD_CONNECTION}, {"keep-alive", VB_FIELD_KEEP_ALIVE}},
+    [12] = {{"max-forwards", VB_FIELD_MAX_FORWARDS}},
     [14] = {{"content-length", VB_FIELD_CONTENT_LENGTH}},
     [15] = {{"x-forwarded-for", VB_FIELD_X_FORWARDED_FOR}},
     [16] = {{"x-forwarded-host", VB_FIELD_X_FORWARDED_HOST}, {"proxy-connection", VB_FIELD_PROXY_CONNECTION}},
@@ -47,6 +49,37 @@ enum vb_field_id vb_field_identify(struct vb_str name)
         if ((name.p[0] | 0x20) == known->name[0] && strncasecmp(name.p, known->name, name.n) == 0)
             return known->id;
     return VB_FIELD_OTHER;
+}
+
+int vb_next_line(const char **p, const char *end, struct vb_str *ret_line)
+{
+    const char *lf = memchr(*p, '\n', (size_t)(end - *p));
+    if (lf == NULL)
+        return 0;
+    if (lf == *p || lf[-1] != '\r')
+        return -EPROTO;
+    *ret_line = (struct vb_str){*p, (size_t)(lf - 1 - *p)};
+    *p = lf + 1;
+    return 1;
+}
+
+const char *vb_field_read(struct vb_str line, struct vb_field *ret_field)
+{
+    size_t name = vb_scan_token(line.p, line.n);
+    if (name == 0 && (line.p[0] == ' ' || line.p[0] == '\t'))
+        return "a header line begins with white space";
+    if (name == 0 || name == line.n || line.p[name] != ':')
+        return "a header field has no valid name";
+    const char *value = line.p + name + 1, *end = line.p + line.n;
+    while (value < end && (*value == ' ' || *value == '\t'))
+        value++;
+    while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
+        end--;
+    if (!vb_scan_is_value(value, (size_t)(end - value)))
+        return "a header field's value has a control character";
+    ret_field->name = (struct vb_str){line.p, name};
+    ret_field->value = (struct vb_str){value, (size_t)(end - value)};
+    return NULL;
 }
 
 const struct vb_field *vb_head_find(const struct vb_head *head, enum vb_field_id id)
@@ -105,6 +138,7 @@ const char *vb_status_reason(unsigned status)
         {408, "Request Timeout"},
         {413, "Content Too Large"},
         {414, "URI Too Long"},
+        {429, "Too Many Requests"},
         {431, "Request Header Fields Too Large"},
         {500, "Internal Server Error"},
         {501, "Not Implemented"},

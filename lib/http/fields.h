@@ -1,4 +1,4 @@
-/* Field names and lists. Private to lib/http. */
+/* Lines and fields of heads and trailer sections. Private to lib/http. */
 #ifndef VB_HTTP_FIELDS_H
 #define VB_HTTP_FIELDS_H
 
@@ -6,8 +6,13 @@
 
 enum vb_field_id vb_field_identify(struct vb_str name);
 
-/* Takes the next member off a comma-separated list, without its white space and skipping empty ones (RFC 9110 5.6.1).
+/* Takes the next line, without its CRLF. 1: there; 0: it has not arrived whole; -EPROTO: it ends with LF alone. */
+int vb_next_line(const char **p, const char *end, struct vb_str *ret_line);
+
+/*
+ * Reads the name and the value in a line of at least one byte. NULL, or what is wrong with it (RFC 9110 5.1, 5.5; RFC
+ * 9112 5.1, 5.2).
  */
-bool vb_list_next(struct vb_str *list, struct vb_str *ret_member);
+const char *vb_field_read(struct vb_str line, struct vb_field *ret_field);
 
 #endif

@@ -26,17 +26,10 @@ static int refuse(struct scan *s, unsigned status, const char *why)
     return -EPROTO;
 }
 
-/* The next line without its CRLF. 1: there; 0: it has not arrived whole. */
 static int next_line(struct scan *s, struct vb_str *ret_line)
 {
-    const char *lf = memchr(s->p, '\n', (size_t)(s->end - s->p));
-    if (lf == NULL)
-        return 0;
-    if (lf == s->p || lf[-1] != '\r')
-        return refuse(s, 400, "a line ends with LF alone, not with CRLF");
-    *ret_line = (struct vb_str){s->p, (size_t)(lf - 1 - s->p)};
-    s->p = lf + 1;
-    return 1;
+    int r = vb_next_line(&s->p, s->end, ret_line);
+    return r < 0 ? refuse(s, 400, "a line ends with LF alone, not with CRLF") : r;
 }
 
 /* ---- fields ------------------------------------------------------------------------------------------------------ */
@@ -46,21 +39,11 @@ static int parse_field(struct scan *s, struct vb_str line)
     struct vb_head *head = s->head;
     if (head->n_fields >= VB_MIN(s->limits->fields, VB_FIELDS_MAX))
         return refuse(s, 431, "too many header fields");
-    size_t name = vb_scan_token(line.p, line.n);
-    if (name == 0 && (line.p[0] == ' ' || line.p[0] == '\t'))
-        return refuse(s, 400, "a header line begins with white space");
-    if (name == 0 || name == line.n || line.p[name] != ':')
-        return refuse(s, 400, "a header field has no valid name");
-    const char *value = line.p + name + 1, *end = line.p + line.n;
-    while (value < end && (*value == ' ' || *value == '\t'))
-        value++;
-    while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
-        end--;
-    if (!vb_scan_is_value(value, (size_t)(end - value)))
-        return refuse(s, 400, "a header field's value has a control character");
-    struct vb_field *field = &head->fields[head->n_fields++];
-    field->name = (struct vb_str){line.p, name};
-    field->value = (struct vb_str){value, (size_t)(end - value)};
+    struct vb_field *field = &head->fields[head->n_fields];
+    const char *why = vb_field_read(line, field);
+    if (why != NULL)
+        return refuse(s, 400, why);
+    head->n_fields++;
     field->line_end = s->p;
     field->id = vb_field_identify(field->name);
     field->named_by_connection = false;
@@ -100,6 +83,8 @@ static int apply_connection_member(struct scan *s, struct vb_str member, bool *c
         *keep_alive = true;
         return 0;
     }
+    if (vb_str_eq_nocase(member, VB_STR("upgrade")))
+        head->wants_upgrade = true;
     enum vb_field_id id = vb_field_identify(member);
     for (unsigned i = 0; i < VB_ARRAY_SIZE(never); i++)
         if (id == never[i])
@@ -154,15 +139,17 @@ static int apply_framing(struct scan *s, enum vb_framing without)
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
-/* `HTTP/1.0` or `HTTP/1.1`. */
+/* `HTTP/1.x`; a minor version that we do not know is read as the highest one that we do (RFC 9110 2.5). */
 static int parse_version(struct scan *s, struct vb_str text)
 {
     if (text.n != 8 || memcmp(text.p, "HTTP/", 5) != 0 || text.p[6] != '.' || text.p[5] < '0' || text.p[5] > '9' ||
         text.p[7] < '0' || text.p[7] > '9')
         return refuse(s, 400, "the first line does not end with HTTP/1.1 or HTTP/1.0");
-    if (text.p[5] != '1' || text.p[7] > '1')
+    if (text.p[5] == '0')
+        return refuse(s, 400, "HTTP/0.9 has no version in its first line");
+    if (text.p[5] != '1')
         return refuse(s, 505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
-    s->head->minor = (unsigned)(text.p[7] - '0');
+    s->head->minor = text.p[7] == '0' ? 0 : 1;
     return 0;
 }
 
@@ -213,7 +200,7 @@ static bool is_authority(struct vb_str text)
     return *port == ':' && (digits.n == 0 || vb_parse_u64(digits, 65535, &value) == 0);
 }
 
-/* http://authority[/path][?query] -> host and an origin-form target (RFC 9112 3.2.2) */
+/* http://authority[/path][?query] -> host and an origin-form target, or `*` (RFC 9112 3.2.2, 3.2.4) */
 static int parse_absolute_target(struct scan *s, struct vb_str target)
 {
     struct vb_head *head = s->head;
@@ -228,8 +215,8 @@ static int parse_absolute_target(struct scan *s, struct vb_str target)
     head->target = (struct vb_str){path, (size_t)(end - path)};
     if (path == end)
         head->target = vb_str_eq(head->method, VB_STR("OPTIONS")) ? VB_STR("*") : VB_STR("/");
-    else if (*path == '?')
-        return refuse(s, 400, "the request target has a query but no path");
+    else
+        head->slash_before_target = *path == '?';
     if (!is_authority(head->host))
         return refuse(s, 400, "the request target names no valid host");
     return 0;
@@ -274,6 +261,18 @@ static int parse_request_line(struct scan *s, struct vb_str line)
     return parse_target(s, (struct vb_str){target, (size_t)(space - target)});
 }
 
+/* `http://a`, `http://a:` and `http://a:80` are the same (RFC 9110 4.2.3). */
+static struct vb_str without_default_port(struct vb_str authority)
+{
+    static const char *const ends[] = {":", ":80"};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(ends); i++) {
+        size_t n = strlen(ends[i]);
+        if (authority.n > n && memcmp(authority.p + authority.n - n, ends[i], n) == 0)
+            return (struct vb_str){authority.p, authority.n - n};
+    }
+    return authority;
+}
+
 /* Exactly one valid Host in HTTP/1.1 (RFC 9112 3.2); an absolute target's authority must not contradict it. */
 static int apply_host(struct scan *s)
 {
@@ -287,7 +286,8 @@ static int apply_host(struct scan *s)
     /* An empty value is how a client says that its target has no authority. */
     if (host->value.n > 0 && !is_authority(host->value))
         return refuse(s, 400, "the Host field is not a host");
-    if (head->host_from_target && !vb_str_eq_nocase(host->value, head->host))
+    if (head->host_from_target &&
+        !vb_str_eq_nocase(without_default_port(host->value), without_default_port(head->host)))
         return refuse(s, 400, "the Host field and the request target name different hosts");
     if (!head->host_from_target)
         head->host = host->value;

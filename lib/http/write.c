@@ -52,7 +52,7 @@ static void put_u64(struct writer *w, uint64_t value)
     put(w, p, (size_t)(end - p));
 }
 
-/* The fields that are not in the bit set `drop` nor named by Connection, in runs of whole lines. */
+/* The fields that are not in the bit set `drop`, nor named by Connection, in runs of whole lines. */
 static void put_fields(struct writer *w, const struct vb_head *head, uint32_t drop, struct vb_str drop_name)
 {
     const char *run = NULL, *run_end = NULL;
@@ -76,9 +76,8 @@ static void put_fields(struct writer *w, const struct vb_head *head, uint32_t dr
 #define HOP_BY_HOP                                                                                                     \
     (1u << VB_FIELD_CONNECTION | 1u << VB_FIELD_KEEP_ALIVE | 1u << VB_FIELD_PROXY_CONNECTION | 1u << VB_FIELD_TE |     \
      1u << VB_FIELD_TRANSFER_ENCODING | 1u << VB_FIELD_UPGRADE)
-#define FORWARDED                                                                                                      \
-    (1u << VB_FIELD_FORWARDED | 1u << VB_FIELD_X_FORWARDED_FOR | 1u << VB_FIELD_X_FORWARDED_PROTO |                    \
-     1u << VB_FIELD_X_FORWARDED_HOST)
+#define X_FORWARDED                                                                                                    \
+    (1u << VB_FIELD_X_FORWARDED_FOR | 1u << VB_FIELD_X_FORWARDED_PROTO | 1u << VB_FIELD_X_FORWARDED_HOST)
 
 static void put_framing(struct writer *w, enum vb_framing framing, uint64_t length)
 {
@@ -104,6 +103,98 @@ static void put_via(struct writer *w, unsigned minor, struct vb_str pseudonym)
     put_literal(w, "\r\n");
 }
 
+/* `Connection: Upgrade, TE` and what it names. TE is for one hop too; only `trailers` says something that we can keep.
+ */
+static void put_hop_fields(struct writer *w, const struct vb_head *head, struct vb_str upgrade)
+{
+    const struct vb_field *te = head->minor == 1 ? vb_head_find(head, VB_FIELD_TE) : NULL;
+    bool trailers = te != NULL && vb_str_eq_nocase(te->value, VB_STR("trailers"));
+    if (upgrade.n > 0) {
+        put_field(w, VB_STR("Connection"), trailers ? VB_STR("Upgrade, TE") : VB_STR("Upgrade"));
+        put_field(w, VB_STR("Upgrade"), upgrade);
+    } else if (trailers) {
+        put_literal(w, "Connection: TE\r\n");
+    }
+    if (trailers)
+        put_literal(w, "TE: trailers\r\n");
+}
+
+/* ---- who the client is (RFC 7239; X-Forwarded-* by custom) ------------------------------------------------------- */
+
+/* Which of the client's own fields about that do not pass. */
+static uint32_t forwarded_to_drop(const struct vb_forward_client *client)
+{
+    if (!client->x && !client->rfc7239)
+        return 0;
+    if (!client->trusted)
+        return X_FORWARDED | 1u << VB_FIELD_FORWARDED;
+    /* Lists that we append to are written anew, as one field; what we would not change passes. */
+    uint32_t drop = 0;
+    if (client->x && client->ip.n > 0)
+        drop |= 1u << VB_FIELD_X_FORWARDED_FOR;
+    if (client->rfc7239)
+        drop |= 1u << VB_FIELD_FORWARDED;
+    return drop;
+}
+
+static bool is_kept(const struct vb_head *head, const struct vb_forward_client *client, enum vb_field_id id)
+{
+    const struct vb_field *field = client->trusted ? vb_head_find(head, id) : NULL;
+    return field != NULL && !field->named_by_connection;
+}
+
+/* The members that a trusted client sent, each with the comma behind it. */
+static void put_list_so_far(struct writer *w, const struct vb_head *head, const struct vb_forward_client *client,
+                            enum vb_field_id id)
+{
+    for (unsigned i = 0; client->trusted && i < head->n_fields; i++) {
+        const struct vb_field *field = &head->fields[i];
+        if (field->id != id || field->named_by_connection || field->value.n == 0)
+            continue;
+        put_str(w, field->value);
+        put_literal(w, ", ");
+    }
+}
+
+static void put_x_forwarded(struct writer *w, const struct vb_head *head, const struct vb_forward_client *client)
+{
+    if (client->ip.n > 0) {
+        put_literal(w, "X-Forwarded-For: ");
+        put_list_so_far(w, head, client, VB_FIELD_X_FORWARDED_FOR);
+        put_str(w, client->ip);
+        put_literal(w, "\r\n");
+    }
+    if (!is_kept(head, client, VB_FIELD_X_FORWARDED_PROTO))
+        put_literal(w, "X-Forwarded-Proto: http\r\n");
+    if (head->host.n > 0 && !is_kept(head, client, VB_FIELD_X_FORWARDED_HOST))
+        put_field(w, VB_STR("X-Forwarded-Host"), head->host);
+}
+
+static void put_forwarded(struct writer *w, const struct vb_head *head, const struct vb_forward_client *client)
+{
+    bool is_v6 = memchr(client->ip.p, ':', client->ip.n) != NULL;
+    put_literal(w, "Forwarded: ");
+    put_list_so_far(w, head, client, VB_FIELD_FORWARDED);
+    put_literal(w, "for=");
+    if (client->ip.n == 0) {
+        put_literal(w, "unknown"); /* RFC 7239 6.2 */
+    } else if (is_v6) {
+        put_literal(w, "\"[");
+        put_str(w, client->ip);
+        put_literal(w, "]\"");
+    } else {
+        put_str(w, client->ip);
+    }
+    if (head->host.n > 0) { /* it was checked to be a host: nothing in it needs a backslash */
+        put_literal(w, ";host=\"");
+        put_str(w, head->host);
+        put_literal(w, "\"");
+    }
+    put_literal(w, ";proto=http\r\n");
+}
+
+/* ---- heads ------------------------------------------------------------------------------------------------------- */
+
 static ssize_t finish(struct writer *w, const char *begin)
 {
     put_literal(w, "\r\n");
@@ -115,41 +206,50 @@ ssize_t vb_h1_write_request(char *to, size_t size, const struct vb_head *head, c
     struct writer w = {to, to + size, false};
     bool own_host = head->host_from_target || (head->present & (1u << VB_FIELD_HOST)) == 0;
     struct vb_str host = head->host.n > 0 ? head->host : how->fallback_host;
-    uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_CONTENT_LENGTH;
+    uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_CONTENT_LENGTH | forwarded_to_drop(&how->client);
     if (own_host)
         drop |= 1u << VB_FIELD_HOST;
-    if (how->client_ip.n > 0)
-        drop |= FORWARDED;
+    if (how->max_forwards.n > 0)
+        drop |= 1u << VB_FIELD_MAX_FORWARDS;
     if (head->minor == 0)
         drop |= 1u << VB_FIELD_EXPECT; /* RFC 9110 10.1.1: an HTTP/1.0 client cannot mean it */
     put_str(&w, head->method);
     put_literal(&w, " ");
+    if (head->slash_before_target)
+        put_literal(&w, "/");
     put_str(&w, head->target);
     put_literal(&w, " HTTP/1.1\r\n");
     if (own_host)
         put_field(&w, VB_STR("Host"), host);
     put_fields(&w, head, drop, how->id.n > 0 ? how->id_field : VB_STR(""));
     put_framing(&w, head->framing, head->length);
-    if (how->client_ip.n > 0) {
-        put_field(&w, VB_STR("X-Forwarded-For"), how->client_ip);
-        put_field(&w, VB_STR("X-Forwarded-Proto"), how->proto);
-        if (head->host.n > 0)
-            put_field(&w, VB_STR("X-Forwarded-Host"), head->host);
-    }
+    put_hop_fields(&w, head, how->upgrade);
+    if (how->max_forwards.n > 0)
+        put_field(&w, VB_STR("Max-Forwards"), how->max_forwards);
+    if (how->client.x)
+        put_x_forwarded(&w, head, &how->client);
+    if (how->client.rfc7239)
+        put_forwarded(&w, head, &how->client);
     put_via(&w, head->minor, how->via);
     if (how->id.n > 0)
         put_field(&w, how->id_field, how->id);
     return finish(&w, to);
 }
 
+static bool has_end_to_end(const struct vb_head *head, struct vb_str name)
+{
+    const struct vb_field *field = vb_head_find_name(head, name);
+    return field != NULL && !field->named_by_connection;
+}
+
 ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, const struct vb_forward_response *how)
 {
     struct writer w = {to, to + size, false};
-    uint32_t drop = HOP_BY_HOP;
-    /* With no body the length describes what another method or an unconditional request would get: it passes. But
-     * 1xx and 204 must not have one (RFC 9110 8.6). */
-    if (how->framing != VB_FRAMING_NONE || head->status < 200 || head->status == 204)
-        drop |= 1u << VB_FIELD_CONTENT_LENGTH;
+    uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_CONTENT_LENGTH;
+    /* With no body the length describes what another method or an unconditional request would get. But 1xx and 204 must
+     * not have one (RFC 9110 8.6). */
+    bool describes = how->framing == VB_FRAMING_NONE && head->status >= 200 && head->status != 204 &&
+                     vb_head_find(head, VB_FIELD_CONTENT_LENGTH) != NULL;
     char status[3] = {(char)('0' + head->status / 100), (char)('0' + head->status / 10 % 10),
                       (char)('0' + head->status % 10)};
     put_literal(&w, "HTTP/1.1 ");
@@ -159,13 +259,19 @@ ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, 
         put_str(&w, head->reason);
     put_literal(&w, "\r\n");
     put_fields(&w, head, drop, VB_STR(""));
-    put_framing(&w, how->framing, head->length);
-    if (how->announce_close)
+    if (how->date.n > 0 && head->status >= 200 && vb_head_find(head, VB_FIELD_DATE) == NULL)
+        put_field(&w, VB_STR("Date"), how->date);
+    put_framing(&w, describes ? VB_FRAMING_LENGTH : how->framing, head->length);
+    if (how->upgrade.n > 0) {
+        put_literal(&w, "Connection: Upgrade\r\n");
+        put_field(&w, VB_STR("Upgrade"), how->upgrade);
+    } else if (how->announce_close) {
         put_literal(&w, "Connection: close\r\n");
-    else if (how->announce_keep_alive)
+    } else if (how->announce_keep_alive) {
         put_literal(&w, "Connection: keep-alive\r\n");
+    }
     put_via(&w, head->minor, how->via);
-    if (how->id.n > 0 && vb_head_find_name(head, how->id_field) == NULL)
+    if (how->id.n > 0 && !has_end_to_end(head, how->id_field))
         put_field(&w, how->id_field, how->id);
     return finish(&w, to);
 }

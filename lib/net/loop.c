@@ -41,6 +41,7 @@ int vb_loop_open(struct vb_loop **ret_loop)
         return -ENOMEM;
     loop->magic = LOOP_MAGIC;
     loop->wake_ms = UINT64_MAX;
+    loop->finish_max_ms = VB_FINISH_MAX_MS;
     LIST_INIT(&loop->lists);
     int r = uv_loop_init(&loop->uv);
     if (r < 0)

@@ -5,6 +5,8 @@
 #include "vb/loop.h"
 
 #define VB_LINGER_MS 2000
+/* How long a stream that has sent its FIN goes on reading from a peer that does not stop sending. */
+#define VB_FINISH_MAX_MS 30000
 
 struct vb_loop {
     uint32_t magic;
@@ -12,6 +14,7 @@ struct vb_loop {
     uv_timer_t timer; /* fires at the earliest deadline of all lists, or earlier */
     uint64_t wake_ms; /* when `timer` will fire; UINT64_MAX: it is not running */
     LIST_HEAD(, vb_timer_list) lists;
+    uint64_t finish_max_ms;
     struct vb_timer_list linger; /* streams that wait for their peer's FIN */
     char read_buffer[VB_READ_MAX];
 };

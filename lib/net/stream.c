@@ -1,5 +1,5 @@
 /*
- * Streams over TCP.
+ * Streams over TCP and unix sockets.
  *
  * Happy path: open or connect; libuv reads into the loop's shared buffer and the owner gets `data`; a write is one
  * system call straight from the owner's slices and nothing is kept.
@@ -11,6 +11,7 @@
  * meets it; when a queued write fails, the next one says so, and the read side finds out by itself.
  *
  * Closing: `owner` NULL means that the owner has let go. The memory is freed in libuv's close callback, nowhere else.
+ * A stream that has finished reads on and drops what comes, as long as something does: see VB_FINISH_MAX_MS.
  * A stream that finishes with a queue sends it however slowly the peer reads, as long as it moves; when it has to be
  * cut the peer gets an RST, so that it does not take the part for the whole.
  */
@@ -20,6 +21,7 @@
 #include <linux/sockios.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "net_priv.h"
@@ -38,15 +40,21 @@ struct vb_stream {
     bool reading;
     bool unreadable; /* not connected yet, or the peer's FIN or an error has been read */
     bool finishing, fin_sent;
+    bool ended;     /* by vb_stream_end: a FIN goes behind what is queued */
     uint8_t stalls; /* while finishing: how often in a row the queue had not moved */
     size_t unsent;  /* while finishing: as of the last look */
+    uint64_t finish_until_ms;
     int write_error;
     struct vb_loop *loop;
     const struct vb_stream_events *events;
     void *owner;
     struct write_queue *queue; /* NULL: nothing is queued */
     struct vb_timer linger;
-    uv_tcp_t tcp;
+    union {
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe; /* a unix socket */
+    } uv;
 };
 
 static struct vb_stream *stream_of(void *data)
@@ -54,9 +62,9 @@ static struct vb_stream *stream_of(void *data)
     return vb_cast(struct vb_stream, STREAM_MAGIC, data);
 }
 
-static uv_stream_t *uv_stream_of(struct vb_stream *stream)
+static uv_handle_t *handle_of(struct vb_stream *stream)
 {
-    return (uv_stream_t *)&stream->tcp;
+    return (uv_handle_t *)&stream->uv;
 }
 
 static void queue_free(struct vb_stream *stream)
@@ -82,9 +90,11 @@ static void close_handle(struct vb_stream *stream)
     vb_timer_stop(&stream->linger);
     stream->owner = NULL;
     stream->finishing = false;
-    if (!uv_is_closing((uv_handle_t *)&stream->tcp))
-        uv_close((uv_handle_t *)&stream->tcp, on_closed);
+    if (!uv_is_closing(handle_of(stream)))
+        uv_close(handle_of(stream), on_closed);
 }
+
+static void linger(struct vb_stream *stream);
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
@@ -95,8 +105,9 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 }
 
 /*
- * libuv reports an RST that comes with the last bytes as an end; but what ends with an RST is not complete. A write that
- * met the RST has taken the error off the socket. EPIPE is what the kernel says when the peer's FIN came before its RST.
+ * libuv reports an RST that comes with the last bytes as an end; but what ends with an RST is not complete. A write
+ * that met the RST has taken the error off the socket. EPIPE is what the kernel says when the peer's FIN came before
+ * its RST.
  */
 static ssize_t true_end(struct vb_stream *stream)
 {
@@ -106,7 +117,7 @@ static ssize_t true_end(struct vb_stream *stream)
         error = -stream->write_error;
     else if (stream->queue != NULL && stream->queue->request.error < 0)
         error = -stream->queue->request.error; /* libuv tells it a turn later than the end */
-    else if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
+    else if (uv_fileno(handle_of(stream), &fd) == 0)
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
     return error == 0 || error == EPIPE ? UV_EOF : -error;
 }
@@ -121,6 +132,8 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
             stream->unreadable = true;
         } else if (n < 0) {
             close_handle(stream);
+        } else if (n > 0 && stream->fin_sent && uv_now(handle->loop) < stream->finish_until_ms) {
+            linger(stream);
         }
         return;
     }
@@ -141,7 +154,7 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 
 static int start_reading(struct vb_stream *stream)
 {
-    int r = uv_read_start(uv_stream_of(stream), on_alloc, on_read);
+    int r = uv_read_start(&stream->uv.stream, on_alloc, on_read);
     stream->reading = r == 0;
     return r;
 }
@@ -150,7 +163,7 @@ void vb_stream_pause(struct vb_stream *stream)
 {
     if (!stream->reading)
         return;
-    uv_read_stop(uv_stream_of(stream));
+    uv_read_stop(&stream->uv.stream);
     stream->reading = false;
 }
 
@@ -168,11 +181,10 @@ static void send_fin(struct vb_stream *stream)
     if (stream->fin_sent)
         return;
     stream->fin_sent = true;
-    if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
+    if (uv_fileno(handle_of(stream), &fd) == 0)
         shutdown(fd, SHUT_WR);
 }
 
-static void linger(struct vb_stream *stream);
 static int send_queue(struct vb_stream *stream);
 
 static void on_written(uv_write_t *request, int status)
@@ -200,6 +212,8 @@ static void on_written(uv_write_t *request, int status)
             linger(stream);
         }
     } else if (stream->owner != NULL) {
+        if (stream->ended)
+            send_fin(stream);
         stream->events->drained(stream->owner); /* after an error too: the owner's next write will learn of it */
     }
 }
@@ -209,7 +223,7 @@ static int send_queue(struct vb_stream *stream)
     struct write_queue *queue = stream->queue;
     uv_buf_t buf = uv_buf_init(vb_buf_data(&queue->sending), (unsigned)vb_buf_len(&queue->sending));
     queue->request.data = stream;
-    return uv_write(&queue->request, uv_stream_of(stream), &buf, 1, on_written);
+    return uv_write(&queue->request, &stream->uv.stream, &buf, 1, on_written);
 }
 
 /* Appends the slices without their first `skip` bytes. */
@@ -254,7 +268,7 @@ int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned 
         total += iov[i].iov_len;
     /* uv_buf_t has the layout of struct iovec on Unix; libuv itself relies on it. */
     _Static_assert(sizeof(uv_buf_t) == sizeof(struct iovec), "uv_buf_t is not an iovec here");
-    r = uv_try_write(uv_stream_of(stream), (const uv_buf_t *)iov, n);
+    r = uv_try_write(&stream->uv.stream, (const uv_buf_t *)iov, n);
     if (VB_LIKELY(r >= 0 && (size_t)r == total))
         return 0;
     if (r == UV_EAGAIN)
@@ -266,6 +280,13 @@ int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned 
     return r;
 }
 
+void vb_stream_end(struct vb_stream *stream)
+{
+    stream->ended = true;
+    if (stream->queue == NULL)
+        send_fin(stream);
+}
+
 bool vb_stream_queued(const struct vb_stream *stream)
 {
     return stream->queue != NULL;
@@ -273,18 +294,20 @@ bool vb_stream_queued(const struct vb_stream *stream)
 
 size_t vb_stream_unsent(const struct vb_stream *stream)
 {
-    int fd, in_kernel = 0;
+    uv_os_fd_t fd;
+    int in_kernel = 0;
     size_t unsent = 0;
     if (stream->queue != NULL)
-        unsent = uv_stream_get_write_queue_size((uv_stream_t *)&stream->tcp) + vb_buf_len(&stream->queue->waiting);
-    if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0 && ioctl(fd, SIOCOUTQ, &in_kernel) == 0)
+        unsent = uv_stream_get_write_queue_size(&stream->uv.stream) + vb_buf_len(&stream->queue->waiting);
+    if (uv_fileno((const uv_handle_t *)&stream->uv, &fd) == 0 && ioctl(fd, SIOCOUTQ, &in_kernel) == 0)
         unsent += (size_t)in_kernel;
     return unsent;
 }
 
 /* ---- opening and closing ----------------------------------------------------------------------------------------- */
 
-static struct vb_stream *stream_new(struct vb_loop *loop, const struct vb_stream_events *events, void *owner)
+static struct vb_stream *stream_new(struct vb_loop *loop, int family, const struct vb_stream_events *events,
+                                    void *owner)
 {
     struct vb_stream *stream = calloc(1, sizeof(*stream));
     if (stream == NULL)
@@ -293,19 +316,22 @@ static struct vb_stream *stream_new(struct vb_loop *loop, const struct vb_stream
     stream->loop = loop;
     stream->events = events;
     stream->owner = owner;
-    uv_tcp_init(&loop->uv, &stream->tcp); /* makes no socket yet, cannot fail */
-    stream->tcp.data = stream;
+    if (family == AF_UNIX) /* neither makes a socket yet, nor can fail */
+        uv_pipe_init(&loop->uv, &stream->uv.pipe, 0);
+    else
+        uv_tcp_init(&loop->uv, &stream->uv.tcp);
+    stream->uv.stream.data = stream;
     return stream;
 }
 
-int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, const struct vb_stream_events *events,
-                   void *owner)
+int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, int family,
+                   const struct vb_stream_events *events, void *owner)
 {
-    struct vb_stream *stream = stream_new(loop, events, owner);
+    struct vb_stream *stream = stream_new(loop, family, events, owner);
     int r = -ENOMEM;
     if (stream == NULL)
         goto fail;
-    r = uv_tcp_open(&stream->tcp, fd);
+    r = family == AF_UNIX ? uv_pipe_open(&stream->uv.pipe, fd) : uv_tcp_open(&stream->uv.tcp, fd);
     if (r < 0)
         goto fail_handle;
     r = start_reading(stream);
@@ -321,6 +347,12 @@ fail_handle:
 fail:
     close(fd);
     return r;
+}
+
+void vb_stream_rebind(struct vb_stream *stream, const struct vb_stream_events *events, void *owner)
+{
+    stream->events = events;
+    stream->owner = owner;
 }
 
 struct connect_request {
@@ -344,24 +376,36 @@ static void on_connected(uv_connect_t *request, int status)
         stream->events->connected(stream->owner);
 }
 
+static int start_connecting(struct connect_request *connect, const struct sockaddr *address)
+{
+    struct vb_stream *stream = connect->stream;
+    if (address->sa_family == AF_UNIX) { /* all its errors come with the callback */
+        uv_pipe_connect(&connect->uv, &stream->uv.pipe, ((const struct sockaddr_un *)address)->sun_path, on_connected);
+        return 0;
+    }
+    int r = uv_tcp_connect(&connect->uv, &stream->uv.tcp, address, on_connected);
+    if (r == 0)
+        uv_tcp_nodelay(&stream->uv.tcp, 1);
+    return r;
+}
+
 int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const struct sockaddr *address,
                       const struct vb_stream_events *events, void *owner)
 {
     struct connect_request *connect = malloc(sizeof(*connect));
     if (connect == NULL)
         return -ENOMEM;
-    struct vb_stream *stream = stream_new(loop, events, owner);
+    struct vb_stream *stream = stream_new(loop, address->sa_family, events, owner);
     int r = -ENOMEM;
     if (stream == NULL)
         goto fail;
     connect->stream = stream;
     stream->unreadable = true;
-    r = uv_tcp_connect(&connect->uv, &stream->tcp, address, on_connected);
+    r = start_connecting(connect, address);
     if (r < 0) {
         close_handle(stream);
         goto fail;
     }
-    uv_tcp_nodelay(&stream->tcp, 1);
     *ret_stream = stream;
     return 0;
 
@@ -383,7 +427,7 @@ static void arm_reset(struct vb_stream *stream)
 {
     struct linger hard = {.l_onoff = 1, .l_linger = 0};
     int fd;
-    if (uv_fileno((uv_handle_t *)&stream->tcp, &fd) == 0)
+    if (uv_fileno(handle_of(stream), &fd) == 0)
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
 }
 
@@ -427,6 +471,7 @@ void vb_stream_finish(struct vb_stream **stream_ptr)
     }
     stream->owner = NULL;
     stream->finishing = true;
+    stream->finish_until_ms = vb_loop_now_ms(stream->loop) + stream->loop->finish_max_ms;
     linger(stream);
     if (stream->queue == NULL)
         send_fin(stream);

@@ -159,9 +159,14 @@ static void spawn(struct vb_child *child)
 {
     struct vb_master *master = child->master;
     child->slot = vb_shm_claim_worker(master->shm, child->index, atomic_load(&vb_shm_header(master->shm)->generation));
-    assert(child->slot >= 0); /* capacity is for more workers than there are children */
-    child->state = VB_CHILD_STARTING;
+    assert(child->slot != -ENOSPC); /* capacity is for more workers than there are children */
     child->started_ms = uv_now(&master->loop);
+    if (child->slot < 0) {
+        vb_log_error("cannot spawn worker %u: no room for its part of the segment", child->index);
+        respawn_later(child);
+        return;
+    }
+    child->state = VB_CHILD_STARTING;
     child->process.data = child->control.data = child;
     uv_pipe_init(&master->loop, &child->control, 0);
     int r = spawn_process(child);

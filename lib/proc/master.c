@@ -120,7 +120,9 @@ static int make_segment(struct vb_master *master, struct vb_error *err)
     const char *name = master->conf->name, *path = master->options->segment;
     char usual[256];
     /* Three generations of workers may live at the same time, and the number of workers may grow. */
-    struct vb_shm_capacity cap = {VB_MAX(3 * master->n_workers + 2, 8u), master->conf->segment.backends};
+    struct vb_shm_capacity cap = {.workers = VB_MAX(3 * master->n_workers + 2, 8u),
+                                  .backends = master->conf->segment.backends,
+                                  .count_ips = master->conf->limits.connections_per_ip > 0};
     if (path == NULL)
         path = master->conf->segment.path;
     if (path == NULL && vb_shm_default_path(usual, sizeof(usual), name) == 0)
@@ -167,9 +169,14 @@ static int open_listeners(struct vb_master *master, struct vb_error *err)
 
 static void close_listeners(struct vb_master *master)
 {
-    for (unsigned i = 0; master->listen_fds != NULL && i < master->n_workers * master->conf->n_listeners; i++)
+    if (master->listen_fds == NULL)
+        return;
+    for (unsigned i = 0; i < master->n_workers * master->conf->n_listeners; i++)
         if (master->listen_fds[i] >= 0)
             close(master->listen_fds[i]);
+    for (unsigned i = 0; i < master->conf->n_listeners; i++)
+        if (master->listen_fds[i] >= 0) /* it was opened */
+            vb_listen_unlink((const struct sockaddr *)&master->conf->listeners[i].address);
     free(master->listen_fds);
     master->listen_fds = NULL;
 }

@@ -1,55 +1,29 @@
 /*
- * A client's connection.
+ * A client's connection: its states, its time-outs, and its requests one after the other.
  *
- *   QUIET     no request has begun (before the first one, or between two)
- *   HEAD      part of a request head has arrived
- *   EXCHANGE  a request is being served; what the client pipelines behind it waits in `input`
+ * It begins as PREFACE where a PROXY header is due; then it is QUIET, or EXCESS when it is one too many. HEAD and
+ * EXCHANGE follow with each request. After the last response the stream is told to finish, and the client is gone while
+ * the stream still sends. After an upgrade the stream's events go to a tunnel; the client stays in EXCHANGE until the
+ * tunnel ends.
  *
- * After the last response the stream is told to finish, and the client is gone while the stream still sends.
- *
- * Time-outs: QUIET `timeouts.keepalive` (`timeouts.header` before the first request); HEAD `timeouts.header` for the
- * whole head, however it trickles in; EXCHANGE `timeouts.body` between bytes of the request's body, and between bytes
- * that a slow reader takes.
+ * Time-outs: QUIET `timeouts.keepalive` (`timeouts.header` before the first request); PREFACE and HEAD together
+ * `timeouts.header` for the whole head, however it trickles in; EXCHANGE `timeouts.body` between bytes of the request's
+ * body, and between bytes that a slow reader takes.
  *
  * The client may end inside any call that goes down to an exchange or a stream. Events therefore hold the memory with
  * `in_event` until they return.
  */
-#include "client.h"
+#include "client_priv.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "exchange.h"
-#include "vb/addr.h"
-#include "vb/buf.h"
+#include "tunnel.h"
 #include "vb/log.h"
 
 #define CLIENT_MAGIC   0x434c4e54
 #define PIPELINE_PAUSE VB_READ_MAX /* of waiting bytes, from which the client is read no further */
-
-enum client_state { QUIET, HEAD, EXCHANGE };
-
-struct vb_client {
-    uint32_t magic;
-    enum client_state state;
-    bool close_after; /* the connection ends with the response in hand */
-    bool peer_done;   /* the client has sent its FIN: no request will follow, but it may still be reading */
-    bool body_open;   /* the request in hand has more body to come */
-    bool speaks_1_0;  /* the request in hand is HTTP/1.0 */
-    bool read_paused, write_blocked;
-    bool in_event, dead;
-    unsigned requests;
-    struct vb_proxy *proxy;
-    struct vb_stream *stream;
-    struct vb_exchange *exchange;
-    struct vb_timer timer;
-    size_t unsent; /* bytes that it had not taken when the timer was last started */
-    struct vb_buf input;
-    struct vb_body_reader reader; /* of the request in hand */
-    TAILQ_ENTRY(vb_client) link;
-    char ip[VB_ADDR_TEXT_MAX];
-};
 
 static struct vb_client *client_of(void *owner)
 {
@@ -58,9 +32,7 @@ static struct vb_client *client_of(void *owner)
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
-enum ending { END_FINISH, END_CLOSE, END_RESET };
-
-static void end_client(struct vb_client *c, enum ending how)
+void vb_client_end(struct vb_client *c, enum vb_client_ending how)
 {
     struct vb_proxy *proxy = c->proxy;
     if (c->dead)
@@ -73,13 +45,14 @@ static void end_client(struct vb_client *c, enum ending how)
         proxy->to_client.n = proxy->to_client.used = 0;
     vb_timer_stop(&c->timer);
     vb_buf_clear(&c->input);
-    if (how == END_FINISH)
+    if (how == VB_CLIENT_FINISH)
         vb_stream_finish(&c->stream);
-    else if (how == END_RESET)
+    else if (how == VB_CLIENT_RESET)
         vb_stream_reset(&c->stream);
     else
         vb_stream_close(&c->stream);
     TAILQ_REMOVE(&proxy->clients, c, link);
+    vb_client_depart(c);
     vb_sub64(&proxy->stats->connections, 1);
     if (!c->in_event)
         free(c);
@@ -92,7 +65,8 @@ static void end_client(struct vb_client *c, enum ending how)
 
 void vb_client_cut(struct vb_client *c)
 {
-    end_client(c, c->exchange != NULL ? END_RESET : END_CLOSE); /* half a response must not look like a whole one */
+    vb_client_end(c, c->exchange != NULL ? VB_CLIENT_RESET
+                                         : VB_CLIENT_CLOSE); /* half a response must not look like a whole one */
 }
 
 /* Events begin and end with these; after leave() the client may be gone. */
@@ -113,17 +87,13 @@ static void leave(struct vb_client *c)
 
 static void on_quiet_timeout(struct vb_timer *timer)
 {
-    end_client(vb_container_of(timer, struct vb_client, timer), END_FINISH);
+    vb_client_end(vb_container_of(timer, struct vb_client, timer), VB_CLIENT_FINISH);
 }
-
-static void refuse(struct vb_client *c, unsigned status, const char *why);
 
 static void on_head_timeout(struct vb_timer *timer)
 {
-    refuse(vb_container_of(timer, struct vb_client, timer), 408, "the request head did not arrive in time");
+    vb_client_refuse(vb_container_of(timer, struct vb_client, timer), 408, "the request head did not arrive in time");
 }
-
-static void arm(struct vb_client *c);
 
 static void on_body_timeout(struct vb_timer *timer)
 {
@@ -131,27 +101,35 @@ static void on_body_timeout(struct vb_timer *timer)
     if (!c->write_blocked) {
         vb_exchange_request_failed(c->exchange, 408, "the request body did not arrive in time");
     } else if (vb_stream_unsent(c->stream) < c->unsent) {
-        arm(c); /* slow, but it reads */
+        vb_client_arm(c); /* slow, but it reads */
     } else {
         vb_log_info("%s: stopped reading its response", c->ip);
-        end_client(c, END_RESET);
+        vb_client_end(c, VB_CLIENT_RESET);
     }
 }
 
-static void arm(struct vb_client *c)
+void vb_client_arm(struct vb_client *c)
 {
     struct vb_proxy *proxy = c->proxy;
     if (c->write_blocked)
         c->unsent = vb_stream_unsent(c->stream);
-    if (c->write_blocked || (c->state == EXCHANGE && c->body_open && !c->read_paused))
+    if (c->write_blocked || (c->state == VB_CLIENT_EXCHANGE && c->body_open && !c->read_paused))
         vb_timer_start(&c->timer, &proxy->body, on_body_timeout);
-    else if (c->state == QUIET && proxy->draining)
+    else if (c->state == VB_CLIENT_EXCESS)
+        vb_timer_start(&c->timer, &proxy->excess, on_quiet_timeout);
+    else if (c->state == VB_CLIENT_PREFACE && c->timer.list == NULL)
+        vb_timer_start(&c->timer, &proxy->header, on_quiet_timeout);
+    else if (c->state == VB_CLIENT_PREFACE)
+        return; /* it goes on to run */
+    else if (c->state == VB_CLIENT_QUIET && proxy->draining)
         vb_timer_start(&c->timer, &proxy->drain, on_quiet_timeout);
-    else if (c->state == QUIET)
+    else if (c->state == VB_CLIENT_QUIET && c->requests == 0 && c->timer.list == &proxy->header)
+        return; /* behind a PROXY header: that was part of the time for the first head */
+    else if (c->state == VB_CLIENT_QUIET)
         vb_timer_start(&c->timer, c->requests == 0 ? &proxy->header : &proxy->keepalive, on_quiet_timeout);
-    else if (c->state == HEAD && c->timer.list != &proxy->header)
+    else if (c->state == VB_CLIENT_HEAD && c->timer.list != &proxy->header)
         vb_timer_start(&c->timer, &proxy->header, on_head_timeout);
-    else if (c->state == HEAD)
+    else if (c->state == VB_CLIENT_HEAD)
         c->timer.fire = on_head_timeout; /* it runs since the connection was opened, and goes on */
     else
         vb_timer_stop(&c->timer);
@@ -159,14 +137,13 @@ static void arm(struct vb_client *c)
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
-/* A request that broke a rule: nobody but us will see it. */
-static void refuse(struct vb_client *c, unsigned status, const char *why)
+void vb_client_refuse(struct vb_client *c, unsigned status, const char *why)
 {
     vb_log_info("%s: %u: %s", c->ip, status, why);
     vb_count(c->proxy->stats, refused);
     c->close_after = true;
-    vb_client_send_error(c, status, (struct vb_str){NULL, 0}, why, false);
-    end_client(c, END_FINISH);
+    vb_client_answer(c, &(struct vb_answer){.status = status, .text = why});
+    vb_client_end(c, VB_CLIENT_FINISH);
 }
 
 static void set_reading(struct vb_client *c, bool on)
@@ -180,38 +157,51 @@ static void set_reading(struct vb_client *c, bool on)
         vb_stream_pause(c->stream);
 }
 
+static const char too_large[] = "the request body is larger than this server takes";
+
 /* Decodes body bytes and hands them to the exchange; how many were used. */
 static size_t take_body(struct vb_client *c, const char *bytes, size_t n)
 {
     struct vb_body_part *part = &c->proxy->part;
+    uint64_t limit = c->proxy->conf->limits.body;
     size_t done = 0;
+    bool waiting;
     do { /* once at least: a head may wait for the first part to leave with */
         if (vb_body_read(&c->reader, bytes + done, n - done, part) < 0) {
-            c->close_after = true;
             vb_exchange_request_failed(c->exchange, 400, "the framing of the request body is broken");
             return done;
         }
+        if (limit != 0 && c->reader.body_bytes > limit) {
+            vb_exchange_request_failed(c->exchange, 413, too_large);
+            return done;
+        }
         done += part->consumed;
+        waiting = part->waiting;
         c->body_open = !part->complete;
         if (vb_exchange_request_body(c->exchange, part) == 1)
             set_reading(c, false); /* what has been read already is still handed on: it is bounded by one read */
-    } while (c->exchange != NULL && c->body_open && done < n);
+    } while (c->exchange != NULL && c->body_open && !waiting && done < n);
     if (!c->dead && !c->body_open)
         set_reading(c, true); /* no more goes to the backend, and only reading can tell that the client has gone */
     return done;
 }
 
 /* A whole head: the exchange begins. */
-static void start_exchange(struct vb_client *c, const struct vb_head *head)
+static void start_exchange(struct vb_client *c, struct vb_head *head)
 {
     struct vb_proxy *proxy = c->proxy;
     unsigned limit = proxy->conf->limits.requests_per_connection;
-    if (vb_body_begin(&c->reader, VB_REQUEST, head) < 0) {
-        refuse(c, 400, "the request head can be read in two ways");
+    uint64_t body_limit = proxy->conf->limits.body;
+    if (vb_body_begin(&c->reader, VB_REQUEST, head, &proxy->limits) < 0) {
+        vb_client_refuse(c, 400, "the request head can be read in two ways");
+        return;
+    }
+    if (body_limit != 0 && head->framing == VB_FRAMING_LENGTH && head->length > body_limit) {
+        vb_client_refuse(c, 413, too_large);
         return;
     }
     c->requests++;
-    c->state = EXCHANGE;
+    c->state = VB_CLIENT_EXCHANGE;
     c->body_open = !c->reader.complete;
     c->speaks_1_0 = head->minor == 0;
     c->close_after = !head->keep_alive || (limit != 0 && c->requests >= limit);
@@ -226,11 +216,11 @@ static size_t take_head(struct vb_client *c, const char *bytes, size_t n)
     struct vb_refusal refusal;
     ssize_t r = vb_h1_parse_request(bytes, n, &proxy->limits, &proxy->head, &refusal);
     if (r < 0) {
-        refuse(c, refusal.status, refusal.why);
+        vb_client_refuse(c, refusal.status, refusal.why);
         return 0;
     }
     if (r == 0) {
-        c->state = HEAD;
+        c->state = VB_CLIENT_HEAD;
         return 0;
     }
     size_t used = (size_t)r;
@@ -240,12 +230,24 @@ static size_t take_head(struct vb_client *c, const char *bytes, size_t n)
     return used;
 }
 
+/* It has begun to send a request, so that it will read the answer. */
+static size_t refuse_excess(struct vb_client *c)
+{
+    vb_client_refuse(c, c->excess_status,
+                     c->excess_status == 429 ? "too many connections from this address" : "too many connections");
+    return 0;
+}
+
 /* Uses up what can be used now; what is left waits for the end of the exchange, or for more bytes. */
 static size_t consume(struct vb_client *c, const char *bytes, size_t n)
 {
     size_t done = 0, used = 1;
     while (!c->dead && done < n && used > 0) {
-        if (c->state == EXCHANGE)
+        if (c->state == VB_CLIENT_PREFACE)
+            used = vb_client_take_preface(c, bytes + done, n - done);
+        else if (c->state == VB_CLIENT_EXCESS)
+            used = refuse_excess(c);
+        else if (c->state == VB_CLIENT_EXCHANGE)
             used = c->body_open ? take_body(c, bytes + done, n - done) : 0;
         else /* a client that does not read its responses gets no further ones */
             used = c->write_blocked ? 0 : take_head(c, bytes + done, n - done);
@@ -266,9 +268,10 @@ static void after_input(struct vb_client *c)
 {
     if (c->dead)
         return;
-    if (c->state != HEAD && vb_buf_len(&c->input) >= PIPELINE_PAUSE)
+    bool is_next = c->state == VB_CLIENT_QUIET || (c->state == VB_CLIENT_EXCHANGE && !c->body_open);
+    if (is_next && vb_buf_len(&c->input) >= PIPELINE_PAUSE)
         set_reading(c, false);
-    arm(c);
+    vb_client_arm(c);
 }
 
 /* Between two requests: is there another one that has been read already? */
@@ -277,8 +280,8 @@ static void next_request(struct vb_client *c)
     set_reading(c, true);
     if (vb_buf_len(&c->input) > 0)
         consume_input(c);
-    if (!c->dead && c->state != EXCHANGE && c->peer_done && !c->write_blocked)
-        end_client(c, END_FINISH);
+    if (!c->dead && c->state != VB_CLIENT_EXCHANGE && c->peer_done && !c->write_blocked)
+        vb_client_end(c, VB_CLIENT_FINISH);
     after_input(c);
 }
 
@@ -289,16 +292,16 @@ static void on_data(void *owner, const char *bytes, size_t n)
     struct vb_client *c = client_of(owner);
     enter(c);
     if (vb_buf_len(&c->input) > 0) {
-        bool line_end = c->state != HEAD || memchr(bytes, '\n', n) != NULL;
+        bool line_end = c->state != VB_CLIENT_HEAD || memchr(bytes, '\n', n) != NULL;
         if (vb_buf_append(&c->input, bytes, n) < 0)
-            end_client(c, END_RESET);
+            vb_client_end(c, VB_CLIENT_RESET);
         /* a head is looked at again when a further line is complete, or when it is too long to be one */
         else if (line_end || vb_buf_len(&c->input) >= c->proxy->limits.bytes)
             consume_input(c);
     } else {
         size_t done = consume(c, bytes, n);
         if (!c->dead && done < n && vb_buf_append(&c->input, bytes + done, n - done) < 0)
-            end_client(c, END_RESET);
+            vb_client_end(c, VB_CLIENT_RESET);
     }
     after_input(c);
     leave(c);
@@ -309,9 +312,10 @@ static void on_end(void *owner)
     struct vb_client *c = client_of(owner);
     enter(c);
     c->peer_done = true;
-    if ((c->state == QUIET && vb_buf_len(&c->input) == 0) || c->state == HEAD)
-        end_client(c, END_FINISH);
-    else if (c->state == EXCHANGE && c->body_open)
+    if (c->state < VB_CLIENT_QUIET || (c->state == VB_CLIENT_QUIET && vb_buf_len(&c->input) == 0) ||
+        c->state == VB_CLIENT_HEAD)
+        vb_client_end(c, VB_CLIENT_FINISH);
+    else if (c->state == VB_CLIENT_EXCHANGE && c->body_open)
         vb_exchange_request_failed(c->exchange, 400, "the client closed before its request body was complete");
     leave(c);
 }
@@ -326,13 +330,13 @@ static void on_drained(void *owner)
     else
         next_request(c);
     if (!c->dead)
-        arm(c);
+        vb_client_arm(c);
     leave(c);
 }
 
 static void on_failed(void *owner, int code)
 {
-    end_client(client_of(owner), END_CLOSE);
+    vb_client_end(client_of(owner), VB_CLIENT_CLOSE);
 }
 
 static const struct vb_stream_events events = {
@@ -342,7 +346,8 @@ static const struct vb_stream_events events = {
     .failed = on_failed,
 };
 
-void vb_client_open(struct vb_proxy *proxy, int fd, const struct sockaddr *peer)
+void vb_client_open(struct vb_proxy *proxy, const struct vb_conf_listener *listener, int fd,
+                    const struct sockaddr *peer)
 {
     struct vb_client *c = calloc(1, sizeof(*c));
     if (c == NULL) {
@@ -351,15 +356,15 @@ void vb_client_open(struct vb_proxy *proxy, int fd, const struct sockaddr *peer)
     }
     c->magic = CLIENT_MAGIC;
     c->proxy = proxy;
-    if (vb_stream_open(&c->stream, proxy->loop, fd, &events, c) < 0) {
+    if (vb_stream_open(&c->stream, proxy->loop, fd, peer->sa_family, &events, c) < 0) {
         free(c);
         return;
     }
-    vb_addr_format_ip(c->ip, sizeof(c->ip), peer);
     TAILQ_INSERT_TAIL(&proxy->clients, c, link);
     vb_add64(&proxy->stats->connections, 1);
     vb_count(proxy->stats, connections_total);
-    arm(c);
+    vb_client_arrive(c, listener, peer);
+    vb_client_arm(c);
 }
 
 struct vb_client *vb_client_next(struct vb_client *c)
@@ -369,8 +374,8 @@ struct vb_client *vb_client_next(struct vb_client *c)
 
 void vb_client_drain(struct vb_client *c)
 {
-    if (c->state == QUIET)
-        arm(c);
+    if (c->state == VB_CLIENT_QUIET)
+        vb_client_arm(c);
 }
 
 /* ---- for the exchange -------------------------------------------------------------------------------------------- */
@@ -378,6 +383,16 @@ void vb_client_drain(struct vb_client *c)
 struct vb_str vb_client_ip(const struct vb_client *c)
 {
     return vb_str(c->ip);
+}
+
+bool vb_client_has_ip(const struct vb_client *c)
+{
+    return c->has_ip;
+}
+
+bool vb_client_is_trusted(const struct vb_client *c)
+{
+    return c->is_trusted;
 }
 
 bool vb_client_decide_close(struct vb_client *c)
@@ -392,93 +407,16 @@ void vb_client_close_after(struct vb_client *c)
     c->close_after = true;
 }
 
-static void out_add(struct vb_out *out, const void *bytes, size_t n)
-{
-    assert(out->n < VB_OUT_SLICES);
-    if (n > 0)
-        out->iov[out->n++] = (struct iovec){(void *)bytes, n};
-}
-
-/* Space for small things that are made here; the caller then says how much it used. */
-static char *out_scratch(struct vb_out *out, size_t *ret_room)
-{
-    *ret_room = out->size - out->used;
-    return out->scratch + out->used;
-}
-
-void vb_client_send_head(struct vb_client *c, const struct vb_head *head, const struct vb_forward_response *how)
-{
-    struct vb_out *out = &c->proxy->to_client;
-    size_t room;
-    char *to = out_scratch(out, &room);
-    ssize_t n = vb_h1_write_response(to, room, head, how);
-    assert(out->n == 0 && n > 0); /* the scratch space holds the largest head that is accepted, and what we add */
-    out->owner = c;
-    out->used += (size_t)n;
-    out_add(out, to, (size_t)n);
-}
-
-void vb_client_send_body(struct vb_client *c, enum vb_framing framing, const struct vb_body_part *part)
-{
-    struct vb_out *out = &c->proxy->to_client;
-    size_t room;
-    out->owner = c;
-    if (framing == VB_FRAMING_CHUNKED && part->bytes > 0) {
-        char *line = out_scratch(out, &room);
-        size_t n = vb_h1_write_chunk_line(line, part->bytes);
-        out->used += n;
-        out_add(out, line, n);
-    }
-    for (unsigned i = 0; i < part->n_spans; i++)
-        out_add(out, part->spans[i].iov_base, part->spans[i].iov_len);
-    if (framing == VB_FRAMING_CHUNKED && part->complete)
-        out_add(out, part->bytes > 0 ? "\r\n0\r\n\r\n" : "0\r\n\r\n", part->bytes > 0 ? 7 : 5);
-    else if (framing == VB_FRAMING_CHUNKED && part->bytes > 0)
-        out_add(out, "\r\n", 2);
-}
-
-int vb_client_flush(struct vb_client *c)
-{
-    struct vb_out *out = &c->proxy->to_client;
-    int r = out->n == 0 ? 0 : vb_stream_write(c->stream, out->iov, out->n);
-    out->n = 0;
-    out->used = 0;
-    if (r == 1) { /* also when it is blocked already: what counts as progress is measured from the longer queue */
-        c->write_blocked = true;
-        arm(c);
-    }
-    return r;
-}
-
-void vb_client_send_error(struct vb_client *c, unsigned status, struct vb_str id, const char *text, bool no_body)
-{
-    if (c->speaks_1_0)
-        c->close_after = true; /* it takes a connection for closed unless it is told otherwise */
-    struct vb_str id_field = id.n > 0 ? c->proxy->id_field : VB_STR("");
-    const char *reason = vb_status_reason(status);
-    char body[512], head[512];
-    int body_n = snprintf(body, sizeof(body), "%u %s\n%s\n", status, reason, text);
-    int head_n = snprintf(head, sizeof(head),
-                          "HTTP/1.1 %u %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
-                          "Cache-Control: no-store\r\n%s%.*s%s%.*s%s%s\r\n",
-                          status, reason, body_n, status == 503 ? "Retry-After: 1\r\n" : "", VB_STR_ARGS(id_field),
-                          id.n > 0 ? ": " : "", VB_STR_ARGS(id), id.n > 0 ? "\r\n" : "",
-                          vb_client_decide_close(c) ? "Connection: close\r\n" : "");
-    struct iovec iov[] = {{head, (size_t)head_n}, {body, no_body ? 0 : (size_t)body_n}};
-    if (vb_stream_write(c->stream, iov, 2) == 1)
-        c->write_blocked = true;
-}
-
 void vb_client_exchange_done(struct vb_client *c)
 {
     c->exchange = NULL;
     /* Only what the response has announced, or what cannot be otherwise: a client that has been told nothing may have
      * sent its next request already, and when we are draining that one will be told. */
     if (c->close_after || c->body_open) {
-        end_client(c, END_FINISH);
+        vb_client_end(c, VB_CLIENT_FINISH);
         return;
     }
-    c->state = QUIET;
+    c->state = VB_CLIENT_QUIET;
     if (c->in_event) /* the loop in consume() goes on by itself */
         return;
     enter(c);
@@ -492,13 +430,34 @@ void vb_client_exchange_broken(struct vb_client *c, bool close_delimited)
     c->body_open = false;
     c->close_after = true;
     if (close_delimited) /* a FIN would look like the end of the response */
-        end_client(c, END_RESET);
+        vb_client_end(c, VB_CLIENT_RESET);
     else
-        end_client(c, END_FINISH);
+        vb_client_end(c, VB_CLIENT_FINISH);
 }
 
 void vb_client_resume(struct vb_client *c)
 {
     set_reading(c, true);
-    arm(c);
+    vb_client_arm(c);
+}
+
+struct vb_stream *vb_client_stream(struct vb_client *c)
+{
+    return c->stream;
+}
+
+void vb_client_begin_tunnel(struct vb_client *c, struct vb_tunnel *tunnel)
+{
+    struct vb_buf input = c->input;
+    c->input = (struct vb_buf){0};
+    vb_timer_stop(&c->timer);
+    c->write_blocked = c->read_paused = false; /* from now on the tunnel sees to that */
+    vb_tunnel_begin(tunnel, (struct vb_str){vb_buf_data(&input), vb_buf_len(&input)}, c->peer_done);
+    vb_buf_clear(&input);
+}
+
+void vb_client_tunnel_over(struct vb_client *c, bool broken)
+{
+    c->exchange = NULL;
+    vb_client_end(c, broken ? VB_CLIENT_RESET : VB_CLIENT_FINISH);
 }

@@ -7,8 +7,11 @@
 
 #include "proxy_priv.h"
 
-/* Takes over an accepted descriptor; the client lives until its connection ends. */
-void vb_client_open(struct vb_proxy *proxy, int fd, const struct sockaddr *peer);
+struct vb_tunnel;
+
+/* Takes over a descriptor that `listener` accepted; the client lives until its connection ends. */
+void vb_client_open(struct vb_proxy *proxy, const struct vb_conf_listener *listener, int fd,
+                    const struct sockaddr *peer);
 
 /* Draining has begun: a client without a request leaves soon. */
 void vb_client_drain(struct vb_client *client);
@@ -21,7 +24,12 @@ void vb_client_cut(struct vb_client *client);
 
 /* ---- for the exchange ---------------------------------------------------------------------------------------------*/
 
+/* Its address as text, `unix` where it came through a unix socket and so has none. */
 struct vb_str vb_client_ip(const struct vb_client *client);
+bool vb_client_has_ip(const struct vb_client *client);
+
+/* It is one of trusted_proxies: what its fields say about the client is true. */
+bool vb_client_is_trusted(const struct vb_client *client);
 
 /* The connection must end with the response in hand. */
 void vb_client_close_after(struct vb_client *client);
@@ -40,8 +48,14 @@ void vb_client_send_body(struct vb_client *client, enum vb_framing framing, cons
  * gone. */
 int vb_client_flush(struct vb_client *client);
 
-/* A response of our own, whole: `text` is its plain-text body. */
-void vb_client_send_error(struct vb_client *client, unsigned status, struct vb_str id, const char *text, bool no_body);
+/* A response of our own, whole. */
+struct vb_answer {
+    unsigned status;
+    struct vb_str id; /* of the request; may be empty */
+    const char *text; /* its body says it, in plain text; NULL: no content */
+    bool no_body;     /* to HEAD */
+};
+void vb_client_answer(struct vb_client *client, const struct vb_answer *answer);
 
 /* The response is complete: on to the next request, or the end of the connection. The exchange is gone after this. */
 void vb_client_exchange_done(struct vb_client *client);
@@ -51,5 +65,12 @@ void vb_client_exchange_broken(struct vb_client *client, bool close_delimited);
 
 /* The backend takes request body again. */
 void vb_client_resume(struct vb_client *client);
+
+/* An upgrade: the stream's events go to the tunnel from now on, and what has been read ahead. May end the client. */
+struct vb_stream *vb_client_stream(struct vb_client *client);
+void vb_client_begin_tunnel(struct vb_client *client, struct vb_tunnel *tunnel);
+
+/* The tunnel has ended: so does the client. The exchange is gone after this. */
+void vb_client_tunnel_over(struct vb_client *client, bool broken);
 
 #endif

@@ -1,6 +1,7 @@
 #include "errors.h"
 
 static const struct vb_failure_info infos[] = {
+    [VB_FAIL_NO_ROUTE] = {404, false, "Nothing is served at this address.", "no route matches"},
     [VB_FAIL_NO_BACKEND] = {503, false, "No backend is available for this request at the moment.", "no usable backend"},
     [VB_FAIL_CONNECT] = {502, false, "The backend could not be reached.", "cannot connect"},
     [VB_FAIL_CONNECT_TIMEOUT] = {504, true, "The backend did not accept a connection in time.", "connect timed out"},

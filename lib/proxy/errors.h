@@ -5,6 +5,7 @@
 #include "vb/base.h"
 
 enum vb_failure {
+    VB_FAIL_NO_ROUTE,
     VB_FAIL_NO_BACKEND,
     VB_FAIL_CONNECT,
     VB_FAIL_CONNECT_TIMEOUT,

@@ -9,12 +9,14 @@
  *                                              goes on to its next request
  *
  * When it goes wrong:
- *   no backend can be picked                   503
+ *   no route matches, no backend can be picked 404, 503
  *   a kept connection turns out to be dead     the request goes once more, on a fresh connection, if it is idempotent
  *                                              and has no body: nothing can have happened twice (RFC 9110 9.2.2)
  *   the backend fails before it answered       502, or 504 when it was too slow
  *   ... in the middle of the response          the client's connection ends so that it can tell
  *   the client goes away                       the backend's connection is closed, so that it can stop working
+ *
+ * When the backend agrees to an upgrade (101) the exchange goes on as the owner of a tunnel, until that ends.
  *
  * Whatever the end, the request is taken out of the in-flight count exactly once: before the last byte of the response
  * leaves, so that the client's next request sees it gone in every worker, or else in exchange_free.
@@ -25,13 +27,14 @@
 #include <stdio.h>
 
 #include "client.h"
+#include "forward.h"
+#include "route.h"
 #include "upstream.h"
 #include "vb/clock.h"
 #include "vb/log.h"
 
 #define HEAD_INLINE        1024 /* most request heads fit */
 #define FREE_EXCHANGES_MAX 256
-#define REQUEST_ID_MAX     128 /* longest id of a client's own that we go on with */
 
 struct vb_exchange {
     struct vb_proxy *proxy;
@@ -40,18 +43,20 @@ struct vb_exchange {
     int backend;                  /* slot; negative: none picked */
     bool in_flight;               /* counted as such */
     struct vb_upstream *upstream; /* NULL: not yet, or no more */
+    struct vb_tunnel *tunnel;     /* NULL unless the connection was upgraded */
     uint64_t start_us;
     bool is_head, idempotent; /* of the method */
     bool client_is_1_1;
     bool head_sent, request_done, response_started, retried;
     enum vb_framing request_framing, response_framing; /* as we write them */
     unsigned status;
-    bool id_is_new; /* made here, so it must be added to the request */
-    unsigned id_length;
-    char id[REQUEST_ID_MAX];
-    struct vb_str request; /* the head as the backend gets it; kept for sending it again, and for the log */
-    char *request_memory;  /* NULL: it is in `inline_request` */
+    struct vb_str upgrade; /* the protocol that was asked for, and may be switched to; the configuration's text */
+    struct vb_request_id id;
+    struct vb_str client_ip; /* for messages */
+    struct vb_str request;   /* the head as the backend gets it; kept for sending it again, and for the log */
+    char *request_memory;    /* NULL: it is in `inline_request` */
     SLIST_ENTRY(vb_exchange) link;
+    char client_ip_text[VB_ADDR_TEXT_MAX]; /* from here on not cleared for a new exchange */
     char inline_request[HEAD_INLINE];
 };
 
@@ -68,10 +73,9 @@ static struct vb_exchange *exchange_new(struct vb_proxy *proxy, struct vb_client
         if (x == NULL)
             return NULL;
     }
-    memset(x, 0, offsetof(struct vb_exchange, inline_request));
+    memset(x, 0, offsetof(struct vb_exchange, client_ip_text));
     x->proxy = proxy;
     x->client = client;
-    x->pool = &proxy->pools[0];
     x->backend = -1;
     x->start_us = vb_clock_us();
     return x;
@@ -89,6 +93,7 @@ static void exchange_free(struct vb_exchange *x, bool keep_upstream)
 {
     struct vb_proxy *proxy = x->proxy;
     vb_upstream_release(&x->upstream, keep_upstream);
+    vb_tunnel_close(&x->tunnel, VB_TUNNEL_BROKEN);
     not_in_flight(x);
     free(x->request_memory);
     if (proxy->n_free_exchanges >= FREE_EXCHANGES_MAX) {
@@ -111,7 +116,7 @@ void vb_exchange_free_all(struct vb_proxy *proxy)
 
 static struct vb_str id_of(const struct vb_exchange *x)
 {
-    return (struct vb_str){x->id, x->id_length};
+    return (struct vb_str){x->id.text, x->id.length};
 }
 
 /* ---- figures and log --------------------------------------------------------------------------------------------- */
@@ -156,9 +161,16 @@ static void log_failure(struct vb_exchange *x, const struct vb_failure_info *inf
         const struct vb_shm_backend *backend = vb_shm_backend(x->proxy->shm, (unsigned)x->backend);
         snprintf(where, sizeof(where), " backend %s/%s (%s):", x->pool->conf->name, backend->name, backend->address);
     }
-    vb_log_warn("%.*s: %u \"%.*s\":%s %s%s%s%s%.*s", VB_STR_ARGS(vb_client_ip(x->client)), info->status,
-                VB_STR_ARGS(line), where, info->to_log, detail != NULL ? ": " : "", detail != NULL ? detail : "",
-                x->id_length > 0 ? " id=" : "", VB_STR_ARGS(id_of(x)));
+    enum vb_log_level level = info->status == 404 ? VB_LOG_INFO : VB_LOG_WARN; /* 404: the client's mistake */
+    vb_log(level, "%.*s: %u \"%.*s\":%s %s%s%s%s%.*s", VB_STR_ARGS(x->client_ip), info->status, VB_STR_ARGS(line),
+           where, info->to_log, detail != NULL ? ": " : "", detail != NULL ? detail : "",
+           x->id.length > 0 ? " id=" : "", VB_STR_ARGS(id_of(x)));
+}
+
+static void answer(struct vb_exchange *x, unsigned status, const char *text)
+{
+    vb_client_answer(x->client,
+                     &(struct vb_answer){.status = status, .id = id_of(x), .text = text, .no_body = x->is_head});
 }
 
 /* The request ends here: the client gets a response of our own, or learns that the one it is getting has no end. */
@@ -167,7 +179,9 @@ static void fail(struct vb_exchange *x, enum vb_failure failure, const char *det
     const struct vb_failure_info *info = vb_failure_info(failure);
     struct vb_client *client = x->client;
     log_failure(x, info, detail);
-    if (failure == VB_FAIL_NO_BACKEND) {
+    if (failure == VB_FAIL_NO_ROUTE) {
+        vb_count(x->proxy->stats, unrouted);
+    } else if (failure == VB_FAIL_NO_BACKEND) {
         vb_count(x->proxy->stats, unavailable);
     } else if (x->backend >= 0) {
         vb_count(traffic_of(x), errors);
@@ -181,62 +195,13 @@ static void fail(struct vb_exchange *x, enum vb_failure failure, const char *det
         exchange_free(x, false);
         vb_client_exchange_broken(client, close_delimited);
     } else {
-        vb_client_send_error(client, info->status, id_of(x), info->to_client, x->is_head);
+        answer(x, info->status, info->to_client);
         exchange_free(x, false);
         vb_client_exchange_done(client);
     }
 }
 
 /* ---- the request ------------------------------------------------------------------------------------------------- */
-
-/* The client's own request id if it is sane, or a new one. */
-static void take_request_id(struct vb_exchange *x, const struct vb_head *head)
-{
-    static const char hex[] = "0123456789abcdef";
-    struct vb_str name = x->proxy->id_field;
-    const struct vb_field *own = name.n > 0 ? vb_head_find_name(head, name) : NULL;
-    if (name.n == 0)
-        return;
-    if (own != NULL && own->value.n > 0 && own->value.n <= sizeof(x->id)) {
-        x->id_length = (unsigned)own->value.n;
-        memcpy(x->id, own->value.p, own->value.n);
-        return;
-    }
-    uint64_t random[2] = {vb_rand_u64(&x->proxy->rand), vb_rand_u64(&x->proxy->rand)};
-    for (unsigned i = 0; i < VB_REQUEST_ID_LEN; i++)
-        x->id[i] = hex[random[i / 16] >> (i % 16 * 4) & 15];
-    x->id_length = VB_REQUEST_ID_LEN;
-    x->id_is_new = true;
-}
-
-/* Makes the head that the backend gets. -ENOMEM. */
-static int make_request(struct vb_exchange *x, const struct vb_head *head)
-{
-    struct vb_proxy *proxy = x->proxy;
-    bool forwarded = proxy->conf->headers.forwarded;
-    struct vb_forward_request how = {
-        .fallback_host = vb_str(vb_shm_backend(proxy->shm, (unsigned)x->backend)->address),
-        .via = proxy->via,
-        .client_ip = forwarded ? vb_client_ip(x->client) : VB_STR(""),
-        .proto = VB_STR("http"),
-        .id_field = proxy->id_field,
-    };
-    if (x->id_is_new)
-        how.id = id_of(x);
-    /* Host may appear twice more: of its own, and as X-Forwarded-Host. */
-    size_t room = head->raw.n + 2 * head->host.n + how.fallback_host.n + how.via.n + how.id_field.n + how.id.n +
-                  how.client_ip.n + VB_HEAD_ROOM;
-    char *to = x->inline_request;
-    if (room > sizeof(x->inline_request)) {
-        to = x->request_memory = malloc(room);
-        if (to == NULL)
-            return -ENOMEM;
-    }
-    ssize_t n = vb_h1_write_request(to, room, head, &how);
-    assert(n > 0);
-    x->request = (struct vb_str){to, (size_t)n};
-    return 0;
-}
 
 static void send_head_alone(struct vb_exchange *x)
 {
@@ -263,32 +228,82 @@ static bool has_body(const struct vb_head *head)
     return head->framing == VB_FRAMING_CHUNKED || (head->framing == VB_FRAMING_LENGTH && head->length > 0);
 }
 
-void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy, struct vb_client *client,
-                       const struct vb_head *head)
+/* Makes the head that the backend gets. -ENOMEM. */
+static int make_request(struct vb_exchange *x, const struct vb_head *head, struct vb_str max_forwards)
 {
-    struct vb_exchange *x = exchange_new(proxy, client);
-    if (x == NULL) {
-        vb_client_close_after(client);
-        vb_client_send_error(client, 500, VB_STR(""), vb_failure_info(VB_FAIL_INTERNAL)->to_client, false);
-        vb_client_exchange_done(client);
-        return;
+    struct vb_forward_request how;
+    vb_forward_prepare(x->proxy, x->client, &x->id, (unsigned)x->backend, &how);
+    how.upgrade = x->upgrade;
+    how.max_forwards = max_forwards;
+    size_t room = vb_forward_room(head, &how);
+    char *to = x->inline_request;
+    if (room > sizeof(x->inline_request)) {
+        to = x->request_memory = malloc(room);
+        if (to == NULL)
+            return -ENOMEM;
     }
-    *ret_exchange = x;
+    ssize_t n = vb_h1_write_request(to, room, head, &how);
+    assert(n > 0);
+    x->request = (struct vb_str){to, (size_t)n};
+    return 0;
+}
+
+/* Takes from the head what is needed when it is gone. */
+static void note_request(struct vb_exchange *x, const struct vb_head *head)
+{
     x->is_head = vb_str_eq(head->method, VB_STR("HEAD"));
     x->idempotent = vb_method_is_idempotent(head->method);
     x->client_is_1_1 = head->minor == 1;
     x->request_framing = head->framing;
     x->request_done = !has_body(head);
     x->request = head->raw; /* for the log, until the backend's own head is made */
-    take_request_id(x, head);
+    x->client_ip = vb_forward_client_ip(x->proxy, x->client, head, x->client_ip_text, sizeof(x->client_ip_text));
+    vb_forward_take_id(x->proxy, head, &x->id);
+}
+
+/* Picks a pool and a backend. On failure the exchange has ended. */
+static int choose(struct vb_exchange *x, struct vb_head *head)
+{
+    int pool = vb_route(x->proxy, head);
+    if (pool < 0) {
+        fail(x, VB_FAIL_NO_ROUTE, NULL);
+        return pool;
+    }
+    x->pool = &x->proxy->pools[pool];
     x->backend = vb_lb_pick(x->pool->lb);
     if (x->backend < 0) {
         fail(x, VB_FAIL_NO_BACKEND, NULL);
-        return;
+        return x->backend;
     }
     x->in_flight = true;
+    x->upgrade = vb_forward_upgrade(x->pool->conf, head);
     vb_count(traffic_of(x), requests);
-    if (make_request(x, head) < 0)
+    return 0;
+}
+
+void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy, struct vb_client *client,
+                       struct vb_head *head)
+{
+    char max_forwards[VB_MAX_FORWARDS_LEN];
+    struct vb_exchange *x = exchange_new(proxy, client);
+    if (x == NULL) {
+        vb_client_close_after(client);
+        vb_client_answer(client,
+                         &(struct vb_answer){.status = 500, .text = vb_failure_info(VB_FAIL_INTERNAL)->to_client});
+        vb_client_exchange_done(client);
+        return;
+    }
+    *ret_exchange = x;
+    note_request(x, head);
+    if (!vb_forward_is_for_others(head, max_forwards)) {
+        answer(x, 200, NULL);
+        exchange_free(x, false);
+        vb_client_exchange_done(client);
+        return;
+    }
+    if (choose(x, head) < 0)
+        return;
+    if (make_request(x, head, vb_str(max_forwards)) < 0)
         fail(x, VB_FAIL_INTERNAL, "out of memory");
     else if (connect_backend(x, false) == 0 && x->request_done)
         send_head_alone(x);
@@ -296,7 +311,7 @@ void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy
 
 int vb_exchange_request_body(struct vb_exchange *x, const struct vb_body_part *part)
 {
-    struct iovec iov[VB_BODY_SPANS + 4];
+    struct iovec iov[VB_BODY_SPANS + VB_TRAILER_SPANS + 5];
     char line[VB_CHUNK_LINE_MAX];
     unsigned n = 0;
     bool chunked = x->request_framing == VB_FRAMING_CHUNKED;
@@ -309,8 +324,12 @@ int vb_exchange_request_body(struct vb_exchange *x, const struct vb_body_part *p
         iov[n++] = part->spans[i];
     if (chunked && part->bytes > 0)
         iov[n++] = (struct iovec){(void *)"\r\n", 2};
-    if (chunked && part->complete)
-        iov[n++] = (struct iovec){(void *)"0\r\n\r\n", 5};
+    if (chunked && part->complete) {
+        iov[n++] = (struct iovec){(void *)"0\r\n", 3};
+        for (unsigned i = 0; i < part->n_trailers; i++)
+            iov[n++] = (struct iovec){(void *)part->trailers[i].p, part->trailers[i].n};
+        iov[n++] = (struct iovec){(void *)"\r\n", 2};
+    }
     int r = n > 0 ? vb_upstream_write(x->upstream, iov, n) : 0;
     if (part->complete) {
         x->request_done = true;
@@ -322,7 +341,7 @@ int vb_exchange_request_body(struct vb_exchange *x, const struct vb_body_part *p
 void vb_exchange_request_failed(struct vb_exchange *x, unsigned status, const char *why)
 {
     struct vb_client *client = x->client;
-    vb_log_info("%.*s: %u: %s", VB_STR_ARGS(vb_client_ip(client)), status, why);
+    vb_log_info("%.*s: %u: %s", VB_STR_ARGS(x->client_ip), status, why);
     vb_count(x->proxy->stats, refused);
     vb_client_close_after(client);
     if (x->response_started) {
@@ -330,7 +349,7 @@ void vb_exchange_request_failed(struct vb_exchange *x, unsigned status, const ch
         vb_client_exchange_broken(client, true);
         return;
     }
-    vb_client_send_error(client, status, id_of(x), why, x->is_head);
+    answer(x, status, why);
     exchange_free(x, false); /* the backend's connection is closed: it has half a request */
     vb_client_exchange_done(client);
 }
@@ -352,6 +371,47 @@ void vb_exchange_abort(struct vb_exchange *x)
 bool vb_exchange_is_head(const struct vb_exchange *x)
 {
     return x->is_head;
+}
+
+struct vb_str vb_exchange_upgrade(const struct vb_exchange *x)
+{
+    return x->upgrade;
+}
+
+void vb_exchange_upgraded(struct vb_exchange *x, const struct vb_head *head, struct vb_str rest)
+{
+    struct vb_client *client = x->client;
+    struct vb_forward_response how = {
+        .via = x->proxy->via, .upgrade = x->upgrade, .id_field = x->proxy->id_field, .id = id_of(x)};
+    struct vb_body_part part = {.spans = {{(void *)rest.p, rest.n}}, .n_spans = 1, .bytes = rest.n};
+    vb_client_send_head(client, head, &how);
+    vb_client_send_body(client, VB_FRAMING_NONE, &part);
+    vb_count(traffic_of(x), upgrades);
+    count_latency(x); /* to the switch; how long the tunnel lives is no latency */
+    struct vb_stream *backend = vb_upstream_detach(&x->upstream);
+    if (vb_client_flush(client) < 0 ||
+        vb_tunnel_open(&x->tunnel, x->proxy, x, vb_client_stream(client), &backend) < 0) {
+        vb_stream_close(&backend);
+        vb_client_cut(client);
+        return;
+    }
+    vb_client_begin_tunnel(client, x->tunnel);
+}
+
+void vb_exchange_tunnel_moved(struct vb_exchange *x, bool from_client, size_t bytes)
+{
+    if (from_client)
+        vb_count_n(traffic_of(x), bytes_out, bytes);
+    else
+        vb_count_n(traffic_of(x), bytes_in, bytes);
+}
+
+void vb_exchange_tunnel_over(struct vb_exchange *x, enum vb_tunnel_ending how)
+{
+    struct vb_client *client = x->client;
+    vb_tunnel_close(&x->tunnel, how);
+    exchange_free(x, false);
+    vb_client_tunnel_over(client, how == VB_TUNNEL_BROKEN);
 }
 
 void vb_exchange_interim(struct vb_exchange *x, const struct vb_head *head)
@@ -378,8 +438,10 @@ void vb_exchange_response_head(struct vb_exchange *x, const struct vb_head *head
     if (x->response_framing == VB_FRAMING_CLOSE)
         vb_client_close_after(x->client);
     bool closes = vb_client_decide_close(x->client);
+    bool has_date = vb_head_find(head, VB_FIELD_DATE) != NULL;
     struct vb_forward_response how = {
         .via = x->proxy->via,
+        .date = has_date ? VB_STR("") : vb_proxy_date(x->proxy),
         .id_field = x->proxy->id_field,
         .id = id_of(x),
         .framing = x->response_framing,

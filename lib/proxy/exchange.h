@@ -7,15 +7,17 @@
 
 #include "errors.h"
 #include "proxy_priv.h"
+#include "tunnel.h"
 
 /* ---- from the client ----------------------------------------------------------------------------------------------*/
 
 /*
- * A request head has been read; `head` is valid during the call only. *ret_exchange is set before the exchange can end;
- * when it ends inside this call (a response of our own), vb_client_exchange_done has been called.
+ * A request head has been read; `head` is valid during the call only, and routing may change its target. *ret_exchange
+ * is set before the exchange can end; when it ends inside this call (a response of our own), vb_client_exchange_done
+ * has been called.
  */
 void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy, struct vb_client *client,
-                       const struct vb_head *head);
+                       struct vb_head *head);
 
 /* The next part of the request's body, perhaps empty. 1: read no more until vb_client_resume. */
 int vb_exchange_request_body(struct vb_exchange *exchange, const struct vb_body_part *part);
@@ -33,6 +35,12 @@ void vb_exchange_abort(struct vb_exchange *exchange);
 
 /* What the response parser must know of the request. */
 bool vb_exchange_is_head(const struct vb_exchange *exchange);
+
+/* The protocol that the client may switch to; empty: none. */
+struct vb_str vb_exchange_upgrade(const struct vb_exchange *exchange);
+
+/* The backend has switched to it; `rest` came behind the head. The upstream is gone after this. */
+void vb_exchange_upgraded(struct vb_exchange *exchange, const struct vb_head *head, struct vb_str rest);
 
 /* An interim response (1xx other than 101). */
 void vb_exchange_interim(struct vb_exchange *exchange, const struct vb_head *head);
@@ -52,6 +60,13 @@ void vb_exchange_upstream_drained(struct vb_exchange *exchange);
 
 /* The backend failed us. `detail` says more for the log. May free the exchange. */
 void vb_exchange_upstream_failed(struct vb_exchange *exchange, enum vb_failure failure, const char *detail);
+
+/* ---- from the tunnel ----------------------------------------------------------------------------------------------*/
+
+void vb_exchange_tunnel_moved(struct vb_exchange *exchange, bool from_client, size_t bytes);
+
+/* Frees the exchange and the tunnel, and ends the client. */
+void vb_exchange_tunnel_over(struct vb_exchange *exchange, enum vb_tunnel_ending how);
 
 /* ---- both ---------------------------------------------------------------------------------------------------------*/
 

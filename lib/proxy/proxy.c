@@ -7,11 +7,13 @@
 #include "exchange.h"
 #include "proxy_priv.h"
 #include "upstream.h"
+#include "vb/clock.h"
 #include "vb/log.h"
 
 /* A connection without a request leaves this long after draining began: a request that is on its way is still served.
  */
 #define DRAIN_QUIET_MS 300
+#define EXCESS_MS      1000
 /* What a response head may grow by when it passes: see vb_h1_write_response; Via and the request id are bounded names.
  */
 #define SCRATCH_ROOM 2048
@@ -68,13 +70,17 @@ int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_s
     vb_timer_list_open(&proxy->body, loop, conf->timeouts.body_ms);
     vb_timer_list_open(&proxy->keepalive, loop, conf->timeouts.keepalive_ms);
     vb_timer_list_open(&proxy->drain, loop, DRAIN_QUIET_MS);
+    vb_timer_list_open(&proxy->excess, loop, EXCESS_MS);
+    vb_timer_list_open(&proxy->tunnel, loop, conf->timeouts.tunnel_ms);
     proxy->to_client.size = conf->limits.header_bytes + SCRATCH_ROOM;
     proxy->to_client.scratch = malloc(proxy->to_client.size);
     proxy->pools = calloc(conf->n_pools, sizeof(*proxy->pools));
     proxy->idle = calloc(backends, sizeof(*proxy->idle));
-    proxy->listeners = calloc(conf->n_listeners, sizeof(struct vb_listener *));
+    proxy->listeners = calloc(conf->n_listeners, sizeof(*proxy->listeners));
+    proxy->path = malloc(conf->limits.header_bytes);
     int r = -ENOMEM;
-    if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->idle == NULL || proxy->listeners == NULL)
+    if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->idle == NULL || proxy->listeners == NULL ||
+        proxy->path == NULL)
         goto fail;
     for (unsigned i = 0; i < backends; i++)
         TAILQ_INIT(&proxy->idle[i].list);
@@ -89,9 +95,20 @@ fail:
     return r;
 }
 
+struct vb_str vb_proxy_date(struct vb_proxy *proxy)
+{
+    uint64_t now = vb_clock_wall_us();
+    if (now / 1000000 != proxy->date_second) {
+        proxy->date_second = now / 1000000;
+        vb_clock_format_http(proxy->date, sizeof(proxy->date), now);
+    }
+    return vb_str(proxy->date);
+}
+
 static void on_accepted(void *owner, int fd, const struct sockaddr *peer)
 {
-    vb_client_open(owner, fd, peer);
+    struct vb_proxy_listener *listener = owner;
+    vb_client_open(listener->proxy, listener->conf, fd, peer);
 }
 
 static void on_exhausted(void *owner, int code)
@@ -104,7 +121,10 @@ int vb_proxy_listen(struct vb_proxy *proxy, int fd)
 {
     static const struct vb_listener_events events = {.accepted = on_accepted, .exhausted = on_exhausted};
     assert(proxy->n_listeners < proxy->conf->n_listeners);
-    int r = vb_listener_open(&proxy->listeners[proxy->n_listeners], proxy->loop, fd, &events, proxy);
+    struct vb_proxy_listener *listener = &proxy->listeners[proxy->n_listeners];
+    listener->proxy = proxy;
+    listener->conf = &proxy->conf->listeners[proxy->n_listeners];
+    int r = vb_listener_open(&listener->listener, proxy->loop, fd, &events, listener);
     if (r == 0)
         proxy->n_listeners++;
     return r;
@@ -113,7 +133,7 @@ int vb_proxy_listen(struct vb_proxy *proxy, int fd)
 static void stop_listening(struct vb_proxy *proxy)
 {
     while (proxy->n_listeners > 0)
-        vb_listener_close(&proxy->listeners[--proxy->n_listeners]);
+        vb_listener_close(&proxy->listeners[--proxy->n_listeners].listener);
 }
 
 void vb_proxy_drain(struct vb_proxy *proxy, void (*drained)(void *owner), void *owner)
@@ -155,7 +175,10 @@ void vb_proxy_close(struct vb_proxy **proxy_ptr)
     vb_timer_list_close(&proxy->body);
     vb_timer_list_close(&proxy->keepalive);
     vb_timer_list_close(&proxy->drain);
+    vb_timer_list_close(&proxy->excess);
+    vb_timer_list_close(&proxy->tunnel);
     free(proxy->to_client.scratch);
+    free(proxy->path);
     free(proxy->pools);
     free(proxy->idle);
     free(proxy->listeners);

@@ -14,8 +14,6 @@
 #include "vb/shm.h"
 #include "vb/stream.h"
 
-#define VB_REQUEST_ID_LEN 32
-
 struct vb_client;
 struct vb_upstream;
 struct vb_exchange;
@@ -50,6 +48,12 @@ struct vb_out {
     size_t used, size;
 };
 
+struct vb_proxy_listener {
+    struct vb_proxy *proxy;
+    const struct vb_conf_listener *conf;
+    struct vb_listener *listener;
+};
+
 struct vb_proxy {
     struct vb_loop *loop;
     struct vb_shm *shm;
@@ -60,11 +64,13 @@ struct vb_proxy {
     struct vb_proxy_pool *pools;
     struct vb_idle_upstreams *idle; /* by backend slot */
 
-    struct vb_listener **listeners;
+    struct vb_proxy_listener *listeners;
     unsigned n_listeners;
     struct vb_client_list clients;
     /* time-outs towards clients; `drain` is how long a connection without a request may stay when draining */
     struct vb_timer_list header, body, keepalive, drain;
+    struct vb_timer_list excess; /* how long a connection over a limit may take to send a request */
+    struct vb_timer_list tunnel; /* without a byte either way */
     bool draining;
     void (*drained)(void *owner);
     void *drained_owner;
@@ -74,7 +80,10 @@ struct vb_proxy {
     struct vb_head_limits limits;
     struct vb_rand rand;
     struct vb_str via, id_field;
+    uint64_t date_second; /* since 1970, of `date` */
+    char date[32];
     struct vb_out to_client;
+    char *path;               /* the normal form of the path that is being routed */
     struct vb_body_part part; /* decoded by whoever is reading */
     struct vb_head head;      /* parsed by whoever is reading; large, hence last */
 };
@@ -83,6 +92,9 @@ static inline struct vb_shm_traffic *vb_proxy_traffic(struct vb_proxy *proxy, un
 {
     return vb_shm_traffic(proxy->shm, proxy->slot, backend);
 }
+
+/* The Date of a response that is made now. */
+struct vb_str vb_proxy_date(struct vb_proxy *proxy);
 
 #define vb_count(stats, field)      vb_add64(&(stats)->field, 1)
 #define vb_count_n(stats, field, n) vb_add64(&(stats)->field, (n))

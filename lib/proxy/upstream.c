@@ -135,11 +135,7 @@ static void complete(struct vb_upstream *u, bool extra)
 /* A parsed head: interim, or the beginning of the response. */
 static int accept_head(struct vb_upstream *u, const struct vb_head *head)
 {
-    if (head->status == 101) {
-        fail(u, VB_FAIL_BAD_RESPONSE, "101 although no upgrade was asked for");
-        return -EPROTO;
-    }
-    if (vb_body_begin(&u->reader, VB_RESPONSE, head) < 0) {
+    if (vb_body_begin(&u->reader, VB_RESPONSE, head, &u->proxy->limits) < 0) {
         fail(u, VB_FAIL_BAD_RESPONSE, "two readings of its head differ");
         return -EPROTO;
     }
@@ -157,6 +153,19 @@ static int accept_head(struct vb_upstream *u, const struct vb_head *head)
     return u->dead ? -EPROTO : 0;
 }
 
+/* 101: the connection speaks another protocol behind this head, if it was asked to (RFC 9110 15.2.2). */
+static void switch_protocol(struct vb_upstream *u, const struct vb_head *head, struct vb_str rest)
+{
+    const struct vb_field *to = vb_head_find(head, VB_FIELD_UPGRADE);
+    struct vb_str asked = vb_exchange_upgrade(u->exchange);
+    if (asked.n == 0)
+        fail(u, VB_FAIL_BAD_RESPONSE, "101 although no upgrade was asked for");
+    else if (to == NULL || !head->wants_upgrade || !vb_str_eq_nocase(to->value, asked))
+        fail(u, VB_FAIL_BAD_RESPONSE, "101 to another protocol than was asked for");
+    else
+        vb_exchange_upgraded(u->exchange, head, rest);
+}
+
 /* Bytes used up; 0 when more are needed or when the exchange is over. */
 static size_t read_head(struct vb_upstream *u, const char *bytes, size_t n)
 {
@@ -170,6 +179,10 @@ static size_t read_head(struct vb_upstream *u, const char *bytes, size_t n)
     }
     if (used == 0)
         return 0;
+    if (proxy->head.status == 101) {
+        switch_protocol(u, &proxy->head, (struct vb_str){bytes + used, n - (size_t)used});
+        return 0;
+    }
     if (accept_head(u, &proxy->head) < 0)
         return 0;
     if (u->in_body && u->reader.complete) {
@@ -428,6 +441,16 @@ void vb_upstream_release(struct vb_upstream **upstream, bool keep)
     idle->n++;
     vb_timer_start(&u->timer, &u->pool->keepalive, on_keepalive_timeout);
     vb_stream_resume(u->stream); /* it may have been paused for the client that has just been served */
+}
+
+struct vb_stream *vb_upstream_detach(struct vb_upstream **upstream)
+{
+    struct vb_upstream *u = *upstream;
+    struct vb_stream *stream = u->stream;
+    *upstream = NULL;
+    u->stream = NULL;
+    close_upstream(u);
+    return stream;
 }
 
 void vb_upstream_close_idle(struct vb_proxy *proxy)

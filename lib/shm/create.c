@@ -131,7 +131,8 @@ int shm_reserve(int fd, uint64_t at, uint64_t size)
     return r;
 }
 
-/* Everything but the traffic rows, whose pages come with their backends. */
+/* Everything but the traffic rows, whose pages come with their backends, and the tables of IP addresses, with workers.
+ */
 static int reserve(int fd, const char *path, const struct shm_layout *at, struct vb_error *err)
 {
     uint64_t size = at->traffic_at;
@@ -172,7 +173,9 @@ static int make_file(struct vb_shm *shm, const char *temporary, const char *name
     r = shm_map(shm, shm->lock_fd, PROT_READ | PROT_WRITE);
     if (r < 0)
         goto fail;
-    shm_header_fill(vb_shm_header(shm), name, shm->cap);
+    r = shm_header_fill(vb_shm_header(shm), name, shm->cap);
+    if (r < 0)
+        goto fail;
     if (rename(temporary, shm->path) == 0)
         return 0;
     r = -errno;

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "vb/clock.h"
@@ -26,15 +27,16 @@ FROZEN(vb_shm_header, ready, 12);
 FROZEN(vb_shm_header, header_size, 16);
 FROZEN(vb_shm_header, cap, 36);
 FROZEN(vb_shm_header, pools_at, 48);
-FROZEN(vb_shm_header, total_size, 88);
-FROZEN(vb_shm_header, boot_id, 96);
-FROZEN(vb_shm_header, name, 136);
-FROZEN(vb_shm_header, program_version, 200);
-FROZEN(vb_shm_header, config_file, 232);
-FROZEN(vb_shm_header, start_wall_us, 488);
-FROZEN(vb_shm_header, master_pid, 496);
-FROZEN(vb_shm_header, workers_wanted, 508);
-_Static_assert(sizeof(struct vb_shm_header) == 512, "header has grown");
+FROZEN(vb_shm_header, total_size, 96);
+FROZEN(vb_shm_header, ip_key, 104);
+FROZEN(vb_shm_header, boot_id, 120);
+FROZEN(vb_shm_header, name, 160);
+FROZEN(vb_shm_header, program_version, 224);
+FROZEN(vb_shm_header, config_file, 256);
+FROZEN(vb_shm_header, start_wall_us, 512);
+FROZEN(vb_shm_header, master_pid, 520);
+FROZEN(vb_shm_header, workers_wanted, 532);
+_Static_assert(sizeof(struct vb_shm_header) == 536, "header has grown");
 
 FROZEN(vb_shm_pool, name, 4);
 FROZEN(vb_shm_pool, epoch, 128);
@@ -54,8 +56,10 @@ FROZEN(vb_shm_backend, record, 392);
 _Static_assert(sizeof(struct vb_shm_backend) == 704, "backend has grown");
 
 FROZEN(vb_shm_worker, requests_before, 32);
+FROZEN(vb_shm_worker, admission, 40);
 FROZEN(vb_shm_worker, stats_begin, 128);
 FROZEN(vb_shm_traffic, stats_begin, 0);
+_Static_assert(sizeof(struct vb_shm_ips) == 128 << 10, "table of IP addresses has grown");
 _Static_assert(sizeof(struct vb_shm_worker) % ALIGN == 0, "workers share a cache line");
 _Static_assert(sizeof(struct vb_shm_traffic) % ALIGN == 0, "workers share a cache line");
 
@@ -67,7 +71,7 @@ static uint64_t round_up(uint64_t n)
 bool shm_capacity_valid(struct vb_shm_capacity cap)
 {
     return cap.workers >= 1 && cap.workers <= VB_SHM_WORKERS_MAX && cap.backends >= 1 &&
-           cap.backends <= VB_SHM_BACKENDS_MAX;
+           cap.backends <= VB_SHM_BACKENDS_MAX && cap.count_ips <= 1;
 }
 
 uint64_t shm_in_flight_stride(struct vb_shm_capacity cap)
@@ -84,7 +88,8 @@ struct shm_layout shm_layout(struct vb_shm_capacity cap)
     at.workers_at = round_up(at.backends_at + (uint64_t)cap.backends * sizeof(struct vb_shm_backend));
     at.in_flight_at = round_up(at.workers_at + (uint64_t)cap.workers * sizeof(struct vb_shm_worker));
     at.traffic_at = round_up(at.in_flight_at + cap.workers * shm_in_flight_stride(cap));
-    at.total_size = at.traffic_at + (uint64_t)cap.workers * cap.backends * sizeof(struct vb_shm_traffic);
+    at.ips_at = at.traffic_at + (uint64_t)cap.workers * cap.backends * sizeof(struct vb_shm_traffic);
+    at.total_size = at.ips_at + (uint64_t)cap.workers * cap.count_ips * sizeof(struct vb_shm_ips);
     return at;
 }
 
@@ -106,9 +111,11 @@ static void read_boot_id(char *to, size_t size)
     close(fd);
 }
 
-void shm_header_fill(struct vb_shm_header *header, const char *name, struct vb_shm_capacity cap)
+int shm_header_fill(struct vb_shm_header *header, const char *name, struct vb_shm_capacity cap)
 {
     struct shm_layout at = shm_layout(cap);
+    if (getrandom(header->ip_key, sizeof(header->ip_key), 0) != (ssize_t)sizeof(header->ip_key))
+        return -errno; /* so few bytes come whole or not at all */
     header->magic = VB_SHM_MAGIC;
     header->version = VB_SHM_VERSION;
     header->header_size = sizeof(struct vb_shm_header);
@@ -122,6 +129,7 @@ void shm_header_fill(struct vb_shm_header *header, const char *name, struct vb_s
     header->workers_at = at.workers_at;
     header->in_flight_at = at.in_flight_at;
     header->traffic_at = at.traffic_at;
+    header->ips_at = at.ips_at;
     header->total_size = at.total_size;
     read_boot_id(header->boot_id, sizeof(header->boot_id));
     vb_copy(header->name, sizeof(header->name), name);
@@ -130,6 +138,7 @@ void shm_header_fill(struct vb_shm_header *header, const char *name, struct vb_s
     header->master_pid = getpid();
     atomic_store(&header->state, VB_INSTANCE_STARTING);
     atomic_store(&header->generation, 1);
+    return 0;
 }
 
 static bool row_sizes_ours(const struct vb_shm_header *h)
@@ -142,7 +151,8 @@ static bool row_sizes_ours(const struct vb_shm_header *h)
 static bool offsets_ours(const struct vb_shm_header *h, const struct shm_layout *at)
 {
     return h->pools_at == at->pools_at && h->backends_at == at->backends_at && h->workers_at == at->workers_at &&
-           h->in_flight_at == at->in_flight_at && h->traffic_at == at->traffic_at && h->total_size == at->total_size;
+           h->in_flight_at == at->in_flight_at && h->traffic_at == at->traffic_at && h->ips_at == at->ips_at &&
+           h->total_size == at->total_size;
 }
 
 static int say_other_layout(const struct vb_shm_header *header, const char *what, bool for_worker, struct vb_error *err)

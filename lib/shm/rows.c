@@ -49,3 +49,9 @@ vb_u32 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot)
     assert(slot < shm->cap.workers);
     return (vb_u32 *)(shm->base + shm->at.in_flight_at + slot * shm_in_flight_stride(shm->cap));
 }
+
+struct vb_shm_ips *vb_shm_ips(const struct vb_shm *shm, unsigned slot)
+{
+    assert(slot < shm->cap.workers && shm->cap.count_ips);
+    return (struct vb_shm_ips *)(shm->base + shm->at.ips_at) + slot;
+}

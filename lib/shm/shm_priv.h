@@ -6,7 +6,7 @@
 
 /* Where the sections are: a pure function of the capacities, so a reader can demand exactly this. */
 struct shm_layout {
-    uint64_t pools_at, backends_at, workers_at, in_flight_at, traffic_at, total_size;
+    uint64_t pools_at, backends_at, workers_at, in_flight_at, traffic_at, ips_at, total_size;
 };
 
 struct vb_shm {
@@ -28,8 +28,8 @@ uint64_t shm_in_flight_stride(struct vb_shm_capacity cap);
 
 bool shm_capacity_valid(struct vb_shm_capacity cap);
 
-/* Everything but `ready`. The strings' lengths were checked. */
-void shm_header_fill(struct vb_shm_header *header, const char *name, struct vb_shm_capacity cap);
+/* Everything but `ready`. The strings' lengths were checked. Negative errno: there is no random key to be had. */
+int shm_header_fill(struct vb_shm_header *header, const char *name, struct vb_shm_capacity cap);
 
 /*
  * Is `header` that of a segment which this program can read, in a file of `file_size` bytes? `what` names
@@ -49,6 +49,18 @@ static inline bool shm_backend_has_rows(const struct vb_shm *shm, unsigned backe
 {
     return atomic_load_explicit(&vb_shm_backend(shm, backend)->incarnation, memory_order_relaxed) != 0;
 }
+
+/* Has the slot ever had a worker? Else its table of IP addresses is a hole likewise. In the order of admission.c. */
+static inline bool shm_slot_was_claimed(const struct vb_shm *shm, unsigned slot)
+{
+    return atomic_load(&vb_shm_worker(shm, slot)->start_wall_us) != 0;
+}
+
+/* Gives back what the dead worker of this slot had admitted, or was about to. */
+void shm_give_back_admissions(struct vb_shm *shm, unsigned slot);
+
+/* SipHash-2-4 of an address. */
+uint64_t shm_siphash(const uint64_t key[2], const uint8_t bytes[16]);
 
 /* Rewrites a backend's health record whole, so that no reader takes a torn one for good. */
 void shm_record_write(struct vb_shm_backend *backend, const struct vb_health_record *record);

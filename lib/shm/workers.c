@@ -33,10 +33,13 @@ int vb_shm_claim_worker(struct vb_shm *shm, unsigned index, unsigned generation)
     if (slot < 0)
         return slot;
     struct vb_shm_worker *worker = vb_shm_worker(shm, (unsigned)slot);
+    uint64_t ips = (uint64_t)shm->cap.count_ips * sizeof(struct vb_shm_ips);
+    if (ips > 0 && shm_reserve(shm->lock_fd, shm->at.ips_at + (unsigned)slot * ips, ips) < 0)
+        return -ENOMEM;
     uint64_t requests = atomic_load_explicit(&worker->requests, memory_order_relaxed);
     atomic_store_explicit(&worker->index, index, memory_order_relaxed);
     atomic_store_explicit(&worker->generation, generation, memory_order_relaxed);
-    atomic_store_explicit(&worker->start_wall_us, vb_clock_wall_us(), memory_order_relaxed);
+    atomic_store(&worker->start_wall_us, vb_clock_wall_us()); /* from now on its table is read */
     atomic_store_explicit(&worker->requests_before, requests, memory_order_relaxed);
     atomic_store_explicit(&worker->state, VB_WORKER_STARTING, memory_order_release);
     return slot;
@@ -74,6 +77,7 @@ void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died)
         if (shm_backend_has_rows(shm, i))
             zero_traffic_gauges(vb_shm_traffic(shm, slot, i));
     }
+    shm_give_back_admissions(shm, slot);
     if (died)
         vb_add64(&worker->restarts, 1);
     atomic_store_explicit(&worker->pid, 0, memory_order_relaxed);

@@ -41,7 +41,7 @@ static void check_written(const struct vb_head *came, const struct vb_forward_re
     free(to);
     ssize_t r = vb_h1_parse_response(bytes, (size_t)n, &roomy, to_head, &left, &refusal);
     assert(r == n);
-    assert(vb_body_begin(&reader, VB_RESPONSE, &left) == 0);
+    assert(vb_body_begin(&reader, VB_RESPONSE, &left, &roomy) == 0);
     assert(left.status == came->status && left.minor == 1);
     assert(left.reason.n == 0 ? came->reason.n == 0 : vb_str_eq(left.reason, came->reason));
     assert(left.framing == how->framing);
@@ -74,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_prefixes(parse, bytes, n, r, &refusal);
     if (r > 0) {
         check_fields(&head, bytes, (size_t)r);
-        if (vb_body_begin(&reader, VB_RESPONSE, &head) == 0) {
+        if (vb_body_begin(&reader, VB_RESPONSE, &head, &limits) == 0) {
             struct vb_forward_response how = choose(data[0], &head);
             check_written(&head, &how);
             check_body(VB_RESPONSE, &head, bytes + r, n - (size_t)r);

@@ -24,15 +24,17 @@ static void remove_file(void)
 
 static void make_proper(void)
 {
+    static const struct vb_shm_capacity cap = {.workers = 2, .backends = 2, .count_ips = 1};
     struct vb_shm *shm = NULL;
     struct vb_error err;
     snprintf(path, sizeof(path), "/dev/shm/vb-fuzz-%d", (int)getpid());
-    int r = vb_shm_create(&shm, path, "fuzz", (struct vb_shm_capacity){2, 2}, &err);
+    int r = vb_shm_create(&shm, path, "fuzz", cap, &err);
     assert(r == 0);
     assert(vb_shm_add_pool(shm, "web", "round_robin") == 0);
+    assert(vb_shm_claim_worker(shm, 0, 1) == 0);
     assert(vb_shm_add_backend(shm, 0, &(struct vb_backend_spec){"b1", "127.0.0.1:1", 1, true}) == 0);
     vb_shm_publish(shm);
-    proper_size = vb_shm_size((struct vb_shm_capacity){2, 2});
+    proper_size = vb_shm_size(cap);
     proper = exact_copy(vb_shm_header(shm), proper_size);
     vb_shm_close(&shm);
     atexit(remove_file);

@@ -1,7 +1,8 @@
-/* Addresses of backends and of listeners, as people write them. */
+/* Addresses of backends and of listeners, and hosts of routes, as people write them. */
 #include "fixture.h"
 
 #include <netinet/in.h>
+#include <sys/un.h>
 
 #include "load_priv.h"
 
@@ -23,12 +24,12 @@ static void backend_addresses_are_split(void **state)
         {"7up:80", "7up", 80},
     };
     for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
-        char host[VB_HOST_MAX + 1];
-        uint16_t port;
+        struct vb_conf_endpoint endpoint;
         struct vb_error err = {""};
-        int r = vb_conf_parse_host_port(cases[i].text, host, sizeof(host), &port, &err);
-        if (r != 0 || strcmp(host, cases[i].host) != 0 || port != cases[i].port)
+        int r = vb_conf_parse_endpoint(cases[i].text, &endpoint, &err);
+        if (r != 0 || strcmp(endpoint.host, cases[i].host) != 0 || endpoint.port != cases[i].port)
             fail_msg("%s: %d, %s", cases[i].text, r, err.text);
+        assert_string_equal(endpoint.unix_path, "");
     }
 }
 
@@ -61,39 +62,105 @@ static void wrong_backend_addresses_are_explained(void **state)
         {"web:80/x", "a backend is host:port; a path has no place here"},
         {"http://web:80/x", "a backend is host:port; a path has no place here"},
         {"https://web:443", "`https://` is not supported yet; a backend is host:port, such as 127.0.0.1:9001"},
-        {"unix:/run/web", "`unix:` is not supported yet; a backend is host:port, such as 127.0.0.1:9001"},
+        {"http://unix:/run/web", "a backend is host:port; a path has no place here"},
         {"ftp://web:21", "`ftp://web:21` is not a backend: expected host:port, such as 127.0.0.1:9001"},
     };
     for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
-        char host[VB_HOST_MAX + 1] = "untouched";
-        uint16_t port = 7;
+        struct vb_conf_endpoint endpoint = {.host = "untouched", .port = 7};
         struct vb_error err = {""};
-        int r = vb_conf_parse_host_port(cases[i].text, host, sizeof(host), &port, &err);
+        int r = vb_conf_parse_endpoint(cases[i].text, &endpoint, &err);
         if (r != -EINVAL || strcmp(err.text, cases[i].lines) != 0)
             fail_msg("%s: %d, %s", cases[i].text, r, err.text);
-        assert_string_equal(host, "untouched");
-        assert_int_equal(port, 7);
+        assert_string_equal(endpoint.host, "untouched");
+        assert_int_equal(endpoint.port, 7);
     }
 }
 
 static void hosts_fit_or_are_refused(void **state)
 {
-    char text[VB_HOST_MAX + 32], host[VB_HOST_MAX + 1], small[4] = "abc";
-    uint16_t port;
+    char text[VB_HOST_MAX + 32];
+    struct vb_conf_endpoint endpoint;
     struct vb_error err;
     for (size_t n = 1; n <= VB_HOST_MAX + 10; n++) {
         for (size_t i = 0; i < n; i++)
             text[i] = i % 64 == 63 ? '.' : 'a';
         snprintf(text + n, sizeof(text) - n, ":80");
-        int r = vb_conf_parse_host_port(text, host, sizeof(host), &port, &err);
+        int r = vb_conf_parse_endpoint(text, &endpoint, &err);
         assert_int_equal(r, n <= VB_HOST_MAX ? 0 : -EINVAL);
-        r = vb_conf_parse_host_port(text, small, sizeof(small), &port, &err);
-        assert_int_equal(r, n < sizeof(small) ? 0 : -EINVAL);
     }
     char label[80];
     snprintf(label, sizeof(label), "%064d:80", 0);
     label[0] = 'a';
-    assert_int_equal(vb_conf_parse_host_port(label, host, sizeof(host), &port, &err), -EINVAL);
+    assert_int_equal(vb_conf_parse_endpoint(label, &endpoint, &err), -EINVAL);
+}
+
+/* Backends and listeners say the same of a unix socket. */
+static int parse_both(const char *text, struct vb_conf_endpoint *endpoint, struct vb_conf_listener *listener,
+                      struct vb_error *err)
+{
+    struct vb_error other = {""};
+    err->text[0] = '\0';
+    int r = vb_conf_parse_endpoint(text, endpoint, err);
+    assert_int_equal(vb_conf_parse_listener(text, listener, &other), r);
+    assert_string_equal(other.text, err->text);
+    return r;
+}
+
+static void unix_sockets_are_paths(void **state)
+{
+    static const char *const good[] = {"/run/web.sock", "/a", "/with space:80", "/m\xc3\xbcnchen", "/a//b/../c"};
+    for (size_t i = 0; i < VB_ARRAY_SIZE(good); i++) {
+        char text[64];
+        struct vb_conf_endpoint endpoint;
+        struct vb_conf_listener listener;
+        struct vb_error err = {""};
+        snprintf(text, sizeof(text), "unix:%s", good[i]);
+        if (parse_both(text, &endpoint, &listener, &err) != 0)
+            fail_msg("%s: %s", text, err.text);
+        const struct sockaddr_un *un = (const struct sockaddr_un *)&listener.address;
+        assert_string_equal(endpoint.unix_path, good[i]);
+        assert_string_equal(endpoint.host, "");
+        assert_int_equal(endpoint.port, 0);
+        assert_string_equal(listener.text, text);
+        assert_int_equal(un->sun_family, AF_UNIX);
+        assert_string_equal(un->sun_path, good[i]);
+        assert_int_equal(listener.address_len, offsetof(struct sockaddr_un, sun_path) + strlen(good[i]) + 1);
+    }
+}
+
+static void wrong_unix_sockets_are_explained(void **state)
+{
+#define NOT_UNIX " is not a unix socket: expected a path that begins with /, such as `unix:/run/web.sock`"
+    static const struct wrong cases[] = {
+        {"unix:", "`unix:`" NOT_UNIX},
+        {"unix:web.sock", "`unix:web.sock`" NOT_UNIX},
+        {"unix:./web.sock", "`unix:./web.sock`" NOT_UNIX},
+        {"unix:@abstract", "`unix:@abstract`" NOT_UNIX},
+        {"unix:/a\nb", "`unix:/a?b`" NOT_UNIX},
+        {"unix:/a\x7f", "`unix:/a?`" NOT_UNIX},
+        {"unix:/", "`unix:/` names a folder; a unix socket is a file in it"},
+        {"unix:/run/", "`unix:/run/` names a folder; a unix socket is a file in it"},
+    };
+    struct vb_conf_endpoint endpoint;
+    struct vb_conf_listener listener;
+    struct vb_error err;
+    for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
+        int r = parse_both(cases[i].text, &endpoint, &listener, &err);
+        if (r != -EINVAL || strcmp(err.text, cases[i].lines) != 0)
+            fail_msg("%s: %d, %s", cases[i].text, r, err.text);
+    }
+    char text[VB_UNIX_PATH_MAX + 7] = "unix:/";
+    memset(text + 6, 'a', VB_UNIX_PATH_MAX);
+    text[sizeof(text) - 1] = '\0';
+    assert_int_equal(parse_both(text, &endpoint, &listener, &err), -EINVAL);
+    assert_string_equal(err.text,
+                        "the path of `unix:/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...` is longer "
+                        "than the 107 bytes that a unix socket may have");
+    text[sizeof(text) - 2] = '\0';
+    assert_int_equal(parse_both(text, &endpoint, &listener, &err), 0);
+    assert_int_equal(strlen(endpoint.unix_path), VB_UNIX_PATH_MAX);
+    assert_string_equal(listener.text, text);
+    assert_int_equal(listener.address_len, sizeof(struct sockaddr_un));
 }
 
 static void listener_addresses_are_normalised(void **state)
@@ -140,7 +207,6 @@ static void wrong_listener_addresses_are_explained(void **state)
         {"::1:80", "`::1:80` has more than one colon; an IPv6 address needs brackets, as in `[::1]:80`"},
         {"[x]:80", "`x` is not an IPv6 address"},
         {"[::ffff:127.0.0.1]:80", "`[::ffff:127.0.0.1]` is an IPv4 address; write it as one"},
-        {"unix:/run/vb", "`unix:` is not supported yet; listen on a port, such as 8080"},
         {"http://:80", "`http://:80` is not an address to listen on; expected for example 8080 or 127.0.0.1:8080"},
     };
     for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
@@ -152,14 +218,109 @@ static void wrong_listener_addresses_are_explained(void **state)
     }
 }
 
+static void hosts_of_routes_are_normalised(void **state)
+{
+    static const struct {
+        const char *text, *host;
+        bool wildcard;
+    } cases[] = {
+        {"www.example.com", "www.example.com", false},
+        {"WWW.Example.COM", "www.example.com", false},
+        {"www.example.com.", "www.example.com", false},
+        {"localhost", "localhost", false},
+        {"my_app-1", "my_app-1", false},
+        {"xn--mnchen-3ya.de", "xn--mnchen-3ya.de", false},
+        {"127.0.0.1", "127.0.0.1", false},
+        {"127.0.0.1.", "127.0.0.1", false},
+        {"[::1]", "[::1]", false},
+        {"[FD00:0:0::0001]", "[fd00::1]", false},
+        {"*.example.com", ".example.com", true},
+        {"*.Example.com.", ".example.com", true},
+        {"*.com", ".com", true},
+    };
+    for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
+        char host[VB_HOST_MAX + 3];
+        bool wildcard;
+        struct vb_error err = {""};
+        int r = vb_conf_parse_route_host(cases[i].text, host, sizeof(host), &wildcard, &err);
+        if (r != 0 || strcmp(host, cases[i].host) != 0 || wildcard != cases[i].wildcard)
+            fail_msg("%s: %d, %s, %s", cases[i].text, r, host, err.text);
+    }
+}
+
+static void wrong_hosts_of_routes_are_explained(void **state)
+{
+#define STARS ": a `*` stands in front of a name only, as in `*.example.com`; for any host leave `host` out"
+    static const struct wrong cases[] = {
+        {"", "a host is expected here, such as `www.example.com` or `*.example.com`"},
+        {"*.", "a host is expected here, such as `www.example.com` or `*.example.com`"},
+        {"*", "`*`" STARS},
+        {"*example.com", "`*example.com`" STARS},
+        {"www.*.com", "`www.*.com`" STARS},
+        {"*.*.com", "`*.*.com`" STARS},
+        {"example.com:8080", "`example.com:8080` has a port, which routes do not look at; write `example.com`"},
+        {"*.example.com:80", "`*.example.com:80` has a port, which routes do not look at; write `*.example.com`"},
+        {"127.0.0.1:80", "`127.0.0.1:80` has a port, which routes do not look at; write `127.0.0.1`"},
+        {"[::1]:80", "`[::1]:80` has a port, which routes do not look at; write `[::1]`"},
+        {"::1", "`::1` has more than one colon; an IPv6 address needs brackets, as in `[::1]`"},
+        {"[::1", "`[::1` is not a host; an IPv6 address looks like `[::1]`"},
+        {"[::1]x", "`[::1]x` is not a host; an IPv6 address looks like `[::1]`"},
+        {"[]", "`` is not an IPv6 address"},
+        {"[web]", "`web` is not an IPv6 address"},
+        {"300.1.1.1", "`300.1.1.1` is not an IPv4 address"},
+        {"http://example.com", "`http://example.com` is more than a host; write the bare name, such as "
+                               "`www.example.com`"},
+        {"example.com/x", "`example.com/x` is more than a host; write the bare name, such as `www.example.com`"},
+        {"a b", "`a b` is neither a host name nor an IP address"},
+        {"m\xc3\xbcnchen.de", "`m\xc3\xbcnchen.de` is neither a host name nor an IP address"},
+        {".", "`.` is neither a host name nor an IP address"},
+        {"a..", "`a..` is neither a host name nor an IP address"},
+        {".example.com", "`.example.com` is neither a host name nor an IP address"},
+        {"*.[", "`[` is neither a host name nor an IP address"},
+        {"*.10.0.0.1", "`*.10.0.0.1`: nothing can be below an IP address"},
+    };
+    for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
+        char host[VB_HOST_MAX + 3] = "untouched";
+        bool wildcard = true;
+        struct vb_error err = {""};
+        int r = vb_conf_parse_route_host(cases[i].text, host, sizeof(host), &wildcard, &err);
+        if (r != -EINVAL || strcmp(err.text, cases[i].lines) != 0)
+            fail_msg("%s: %d, %s", cases[i].text, r, err.text);
+        assert_string_equal(host, "untouched");
+        assert_true(wildcard);
+    }
+}
+
+static void hosts_of_routes_fit_or_are_refused(void **state)
+{
+    char text[VB_HOST_MAX + 32], host[VB_HOST_MAX + 3];
+    bool wildcard;
+    struct vb_error err;
+    for (size_t n = 1; n <= VB_HOST_MAX + 10; n++) {
+        text[0] = '*';
+        text[1] = '.';
+        for (size_t i = 0; i < n; i++)
+            text[i + 2] = i % 64 == 63 ? '.' : 'a';
+        text[n + 2] = '\0';
+        for (unsigned skipped = 0; skipped <= 2; skipped += 2)
+            assert_int_equal(vb_conf_parse_route_host(text + skipped, host, sizeof(host), &wildcard, &err),
+                             n <= VB_HOST_MAX ? 0 : -EINVAL);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backend_addresses_are_split),
         cmocka_unit_test(wrong_backend_addresses_are_explained),
         cmocka_unit_test(hosts_fit_or_are_refused),
+        cmocka_unit_test(unix_sockets_are_paths),
+        cmocka_unit_test(wrong_unix_sockets_are_explained),
         cmocka_unit_test(listener_addresses_are_normalised),
         cmocka_unit_test(wrong_listener_addresses_are_explained),
+        cmocka_unit_test(hosts_of_routes_are_normalised),
+        cmocka_unit_test(wrong_hosts_of_routes_are_explained),
+        cmocka_unit_test(hosts_of_routes_fit_or_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,7 +20,16 @@ static void shortest_file_has_the_defaults(void **state)
     assert_int_equal(conf->limits.header_bytes, 16384);
     assert_int_equal(conf->limits.headers, 100);
     assert_int_equal(conf->limits.requests_per_connection, 10000);
-    assert_true(conf->headers.forwarded);
+    assert_int_equal(conf->timeouts.tunnel_ms, 3600000);
+    assert_int_equal(conf->limits.body, 0);
+    assert_int_equal(conf->limits.connections, 0);
+    assert_int_equal(conf->limits.connections_per_ip, 0);
+    assert_int_equal(conf->n_routes, 0);
+    assert_int_equal(conf->trusted_proxies.n, 0);
+    assert_false(conf->trusted_proxies.unix_peers);
+    assert_int_equal(conf->listeners[0].proxy_protocol.n, 0);
+    assert_false(conf->listeners[0].proxy_protocol.unix_peers);
+    assert_int_equal(conf->headers.forwarded, VB_FORWARDED_X);
     assert_string_equal(conf->headers.request_id, "X-Request-ID");
     assert_true(conf->headers.via);
     assert_int_equal(conf->shutdown_grace_ms, 30000);
@@ -39,8 +48,9 @@ static void shortest_pool_has_the_defaults(void **state)
     assert_int_equal(pool->n_backends, 2);
     assert_string_equal(pool->backends[1].name, "127.0.0.1:9002");
     assert_string_equal(pool->backends[1].address, "127.0.0.1:9002");
-    assert_string_equal(pool->backends[1].host, "127.0.0.1");
-    assert_int_equal(pool->backends[1].port, 9002);
+    assert_string_equal(pool->backends[1].endpoint.host, "127.0.0.1");
+    assert_int_equal(pool->backends[1].endpoint.port, 9002);
+    assert_string_equal(pool->backends[1].endpoint.unix_path, "");
     assert_int_equal(pool->backends[1].weight, 1);
     assert_int_equal(pool->backends[1].line, 1);
     assert_int_equal(pool->backends[1].column, 57);
@@ -49,6 +59,8 @@ static void shortest_pool_has_the_defaults(void **state)
     assert_int_equal(pool->timeouts.connect_ms, 3000);
     assert_int_equal(pool->timeouts.response_ms, 60000);
     assert_int_equal(pool->timeouts.idle_ms, 60000);
+    assert_int_equal(pool->n_upgrade, 1);
+    assert_string_equal(pool->upgrade[0].name, "websocket");
     const struct vb_conf_health *health = &pool->health;
     assert_true(health->enabled);
     assert_null(health->path);
@@ -70,12 +82,15 @@ static const char everything[] = "name: shop-1.eu_west\n"
                                  "listen:\n"
                                  "  - 127.0.0.1:80\n"
                                  "  - { address: \"[::]:80\" }\n"
+                                 "  - { address: 'unix:/run/vb.sock', proxy_protocol: unix }\n"
                                  "pools:\n"
                                  "  web:\n"
                                  "    balance: least_conn\n"
                                  "    backends:\n"
                                  "      - http://web.example.com:80/\n"
                                  "      - { address: '[::1]:81', name: b2, weight: 256 }\n"
+                                 "      - unix:/run/web.sock\n"
+                                 "      - { address: 'unix:/run/b4.sock', name: b4 }\n"
                                  "    health:\n"
                                  "      path: /health?x=1\n"
                                  "      interval: 1m\n"
@@ -84,12 +99,19 @@ static const char everything[] = "name: shop-1.eu_west\n"
                                  "      rise: 1\n"
                                  "      fall: 1000\n"
                                  "      expect: [200, 204 - 206, \"300-302,401\"]\n"
-                                 "      port: 8081\n"
+                                 "      port: same\n"
                                  "      host: health.example.com\n"
                                  "    keepalive: { idle: 0, timeout: 1h }\n"
                                  "    timeouts: { connect: 1ms, response: 2ms, idle: 24h }\n"
-                                 "timeouts: { header: 1s, body: 2s, keepalive: 3s }\n"
-                                 "limits: { header_bytes: 1MiB, headers: 8, requests_per_connection: 0 }\n"
+                                 "    upgrade: [WebSocket, IRC/6.9]\n"
+                                 "timeouts: { header: 1s, body: 2s, keepalive: 3s, tunnel: 4s }\n"
+                                 "limits:\n"
+                                 "  header_bytes: 1MiB\n"
+                                 "  headers: 8\n"
+                                 "  requests_per_connection: 0\n"
+                                 "  body: 1024GiB\n"
+                                 "  connections: 1000000\n"
+                                 "  connections_per_ip: 7\n"
                                  "headers: { forwarded: off, request_id: no, via: FALSE }\n"
                                  "shutdown: { grace: 0 }\n"
                                  "segment: { path: /var/tmp/seg ment, backends: 4096 }\n";
@@ -99,18 +121,24 @@ static void every_key_of_the_top_is_read(void **state)
     struct vb_conf *conf = parse_good(everything);
     assert_string_equal(conf->name, "shop-1.eu_west");
     assert_int_equal(conf->workers, 4);
-    assert_int_equal(conf->n_listeners, 2);
+    assert_int_equal(conf->n_listeners, 3);
     assert_string_equal(conf->listeners[0].text, "127.0.0.1:80");
     assert_string_equal(conf->listeners[1].text, "[::]:80");
     assert_int_equal(conf->listeners[1].line, 5);
     assert_int_equal(conf->listeners[1].column, 16);
+    assert_string_equal(conf->listeners[2].text, "unix:/run/vb.sock");
+    assert_true(conf->listeners[2].proxy_protocol.unix_peers);
     assert_int_equal(conf->timeouts.header_ms, 1000);
     assert_int_equal(conf->timeouts.body_ms, 2000);
     assert_int_equal(conf->timeouts.keepalive_ms, 3000);
+    assert_int_equal(conf->timeouts.tunnel_ms, 4000);
     assert_int_equal(conf->limits.header_bytes, 1 << 20);
     assert_int_equal(conf->limits.headers, 8);
     assert_int_equal(conf->limits.requests_per_connection, 0);
-    assert_false(conf->headers.forwarded);
+    assert_int_equal(conf->limits.body, UINT64_C(1) << 40);
+    assert_int_equal(conf->limits.connections, 1000000);
+    assert_int_equal(conf->limits.connections_per_ip, 7);
+    assert_int_equal(conf->headers.forwarded, VB_FORWARDED_OFF);
     assert_string_equal(conf->headers.request_id, "");
     assert_false(conf->headers.via);
     assert_int_equal(conf->shutdown_grace_ms, 0);
@@ -124,18 +152,26 @@ static void every_key_of_a_pool_is_read(void **state)
     struct vb_conf *conf = parse_good(everything);
     const struct vb_conf_pool *pool = &conf->pools[0];
     assert_int_equal(pool->balance, VB_BALANCE_LEAST_CONN);
-    assert_int_equal(pool->n_backends, 2);
+    assert_int_equal(pool->n_backends, 4);
     assert_string_equal(pool->backends[0].name, "web.example.com:80");
-    assert_string_equal(pool->backends[0].host, "web.example.com");
+    assert_string_equal(pool->backends[0].endpoint.host, "web.example.com");
     assert_string_equal(pool->backends[1].name, "b2");
-    assert_string_equal(pool->backends[1].host, "::1");
+    assert_string_equal(pool->backends[1].endpoint.host, "::1");
     assert_string_equal(pool->backends[1].address, "[::1]:81");
     assert_int_equal(pool->backends[1].weight, 256);
+    assert_string_equal(pool->backends[2].name, "unix:/run/web.sock");
+    assert_string_equal(pool->backends[2].address, "unix:/run/web.sock");
+    assert_string_equal(pool->backends[2].endpoint.unix_path, "/run/web.sock");
+    assert_string_equal(pool->backends[3].name, "b4");
+    assert_string_equal(pool->backends[3].address, "unix:/run/b4.sock");
     assert_int_equal(pool->keepalive.idle, 0);
     assert_int_equal(pool->keepalive.timeout_ms, 3600000);
     assert_int_equal(pool->timeouts.connect_ms, 1);
     assert_int_equal(pool->timeouts.response_ms, 2);
     assert_int_equal(pool->timeouts.idle_ms, 86400000);
+    assert_int_equal(pool->n_upgrade, 2);
+    assert_string_equal(pool->upgrade[0].name, "websocket");
+    assert_string_equal(pool->upgrade[1].name, "irc/6.9");
     const struct vb_conf_health *health = &pool->health;
     assert_true(health->enabled);
     assert_string_equal(health->path, "/health?x=1");
@@ -145,7 +181,7 @@ static void every_key_of_a_pool_is_read(void **state)
     assert_int_equal(health->timeout_ms, 90000);
     assert_int_equal(health->rise, 1);
     assert_int_equal(health->fall, 1000);
-    assert_int_equal(health->port, 8081);
+    assert_int_equal(health->port, 0);
     static const struct vb_conf_status_range expect[] = {{200, 200}, {204, 206}, {300, 302}, {401, 401}};
     assert_int_equal(health->n_expect, VB_ARRAY_SIZE(expect));
     assert_memory_equal(health->expect, expect, sizeof(expect));
@@ -175,6 +211,48 @@ static void balance_names_are_the_words_of_the_file(void **state)
 {
     assert_string_equal(vb_balance_name(VB_BALANCE_ROUND_ROBIN), "round_robin");
     assert_string_equal(vb_balance_name(VB_BALANCE_LEAST_CONN), "least_conn");
+}
+
+static void forwarded_is_a_set(void **state)
+{
+    static const struct {
+        const char *word;
+        unsigned value;
+    } cases[] = {
+        {"x", VB_FORWARDED_X},     {"rfc7239", VB_FORWARDED_RFC7239}, {"both", VB_FORWARDED_X | VB_FORWARDED_RFC7239},
+        {"off", VB_FORWARDED_OFF}, {"false", VB_FORWARDED_OFF},
+    };
+    for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
+        char text[128];
+        snprintf(text, sizeof(text), REST "headers: {forwarded: %s}}", cases[i].word);
+        struct vb_conf *conf = parse_good(text);
+        assert_int_equal(conf->headers.forwarded, cases[i].value);
+        vb_conf_free(&conf);
+    }
+}
+
+static void upgrades_are_protocols(void **state)
+{
+    static const struct {
+        const char *value, *names; /* with a space behind each */
+    } cases[] = {
+        {"websocket", "websocket "},
+        {"[WebSocket]", "websocket "},
+        {"[websocket, TLS/1.0, a23456789012345678901234567890b]", "websocket tls/1.0 a23456789012345678901234567890b "},
+        {"[a, b, c, d, e, f, g, h]", "a b c d e f g h "},
+        {"off", ""},
+        {"false", ""},
+        {"on", "websocket "},
+    };
+    for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
+        char text[256], names[256] = "";
+        snprintf(text, sizeof(text), POOL "upgrade: %s}}}", cases[i].value);
+        struct vb_conf *conf = parse_good(text);
+        for (unsigned j = 0; j < conf->pools[0].n_upgrade; j++)
+            snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s ", conf->pools[0].upgrade[j].name);
+        assert_string_equal(names, cases[i].names);
+        vb_conf_free(&conf);
+    }
 }
 
 /* ---- wrong texts ---- */
@@ -248,7 +326,15 @@ static void wrong_values_say_what_is_right(void **state)
         {REST "shutdown: {grace: 25h}}", "f:1:65: `grace`: expected 0 to 24h, found `25h`\n"},
         {REST "headers: {via: maybe}}", "f:1:62: `via`: expected true or false, found `maybe`\n"},
         {REST "headers: {forwarded: y}}", "f:1:68: `forwarded`: unknown value `y`; did you mean `x`?\n"},
-        {REST "headers: {forwarded: nginx}}", "f:1:68: `forwarded`: expected x or off, found `nginx`\n"},
+        {REST "headers: {forwarded: nginx}}",
+         "f:1:68: `forwarded`: expected x or rfc7239 or both or off, found `nginx`\n"},
+        {REST "limits: {body: 1025GiB}}", "f:1:62: `body`: expected 0 to 1024GiB, found `1025GiB`\n"},
+        {REST "limits: {body: off}}", "f:1:62: `body`: expected a size such as 4096, 16KiB or 1MiB, found `off`\n"},
+        {REST "limits: {connections: 1000001}}",
+         "f:1:69: `connections`: expected a whole number from 0 to 1000000, found `1000001`\n"},
+        {REST "limits: {connections_per_ip: -1}}",
+         "f:1:76: `connections_per_ip`: expected a whole number from 0 to 1000000, found `-1`\n"},
+        {REST "timeouts: {tunnel: 0}}", "f:1:66: `tunnel`: expected 1ms to 24h, found `0`\n"},
         {REST "headers: {request_id: 'X Y'}}",
          "f:1:69: `request_id`: expected the name of a header field, at most 63 characters, or `off`, found `X Y`\n"},
         {REST "segment: {path: relative}}",
@@ -300,6 +386,30 @@ static void wrong_health_values_say_what_is_right(void **state)
     check_wrong(cases, VB_ARRAY_SIZE(cases));
 }
 
+static void wrong_upgrades_are_refused(void **state)
+{
+#define A_PROTOCOL "expected a protocol such as websocket, at most 31 characters"
+#define NO_H2C     "h2c is never passed on: the requests behind it would go past every rule of this file\n"
+    static const struct wrong cases[] = {
+        {POOL "upgrade: h2c}}}", "f:2:10: " NO_H2C},
+        {POOL "upgrade: [websocket, H2C/1]}}}", "f:2:22: " NO_H2C},
+        {POOL "upgrade: }}}", "f:2:1: `upgrade`: " A_PROTOCOL ", found nothing\n"},
+        {POOL "upgrade: {}}}}", "f:2:10: `upgrade`: " A_PROTOCOL ", found a mapping\n"},
+        {POOL "upgrade: []}}}", "f:2:10: `upgrade`: expected at least one protocol, or `off`, found a list\n"},
+        {POOL "upgrade: [off]}}}", "f:2:11: `upgrade`: " A_PROTOCOL ", found `off`\n"},
+        {POOL "upgrade: a b}}}", "f:2:10: `upgrade`: " A_PROTOCOL ", found `a b`\n"},
+        {POOL "upgrade: a/}}}", "f:2:10: `upgrade`: " A_PROTOCOL ", found `a/`\n"},
+        {POOL "upgrade: /1}}}", "f:2:10: `upgrade`: " A_PROTOCOL ", found `/1`\n"},
+        {POOL "upgrade: a/1/2}}}", "f:2:10: `upgrade`: " A_PROTOCOL ", found `a/1/2`\n"},
+        {POOL "upgrade: [[a]]}}}", "f:2:11: `upgrade`: " A_PROTOCOL ", found a list\n"},
+        {POOL "upgrade: a234567890123456789012345678901c}}}",
+         "f:2:10: `upgrade`: " A_PROTOCOL ", found `a234567890123456789012345678901c`\n"},
+        {POOL "upgrade: [a, b, c, d, e, f, g, h, i]}}}",
+         "f:2:35: `upgrade`: expected at most 8 protocols, found `i`\n"},
+    };
+    check_wrong(cases, VB_ARRAY_SIZE(cases));
+}
+
 static void unknown_keys_get_the_best_guess(void **state)
 {
     static const struct wrong cases[] = {
@@ -308,11 +418,12 @@ static void unknown_keys_get_the_best_guess(void **state)
         {HEALTH "fastInterval: 1s}}}}", "f:2:1: unknown key `fastInterval`; did you mean `fast_interval`?\n"},
         {REST "interval: 1s}", "f:1:47: unknown key `interval` here; it belongs in `pools.NAME.health`\n"},
         {REST "backends: 1}", "f:1:47: unknown key `backends` here; it belongs in `pools.NAME` or `segment`\n"},
-        {REST "upstream: {a: {b: [c]}}}",
-         "f:1:47: unknown key `upstream`; "
-         "allowed here: name, workers, listen, pools, timeouts, limits, headers, shutdown, segment\n"},
+        {REST "upstream: {a: {b: [c]}}}", "f:1:47: unknown key `upstream`; "
+                                          "allowed here: name, workers, listen, pools, routes, timeouts, limits, "
+                                          "headers, trusted_proxies, shutdown, segment\n"},
         {REST "'': 1}", "f:1:47: unknown key ``; "
-                        "allowed here: name, workers, listen, pools, timeouts, limits, headers, shutdown, segment\n"},
+                        "allowed here: name, workers, listen, pools, routes, timeouts, limits, headers, "
+                        "trusted_proxies, shutdown, segment\n"},
         {"listen: {adress: 80}\npools: {web: {backends: [a:1]}}",
          "f:1:9: a listener needs an `address`, for example `address: 8080`\n"
          "f:1:10: unknown key `adress`; did you mean `address`?\n"},
@@ -325,9 +436,8 @@ static void unknown_keys_get_the_best_guess(void **state)
 /* Whatever the value is, `off` as well: nobody may believe that it works. */
 static void options_of_later_versions_are_refused(void **state)
 {
-    static const char *const top[] = {"user",       "admin",  "routes", "rate_limit", "cache", "trusted_proxies",
-                                      "access_log", "tls",    "http2",  "discovery",  "auth",  "compression",
-                                      "tracing",    "cluster"};
+    static const char *const top[] = {"user",  "admin",     "rate_limit", "cache",       "access_log", "tls",
+                                      "http2", "discovery", "auth",       "compression", "tracing",    "cluster"};
     static const char *const pool[] = {"hash", "sticky", "outlier", "circuit_breaker", "queue", "retry", "slow_start"};
     static const char *const values[] = {"off", "", "{a: [b]}"};
     char text[256], lines[128];
@@ -345,16 +455,10 @@ static void options_of_later_versions_are_refused(void **state)
 static void options_and_values_of_later_versions_are_refused_below(void **state)
 {
     static const struct wrong cases[] = {
-        {REST "timeouts: {tunnel: 1h}}", "f:1:58: `tunnel` is not supported yet\n"},
-        {REST "limits: {body: 0}}", "f:1:56: `body` is not supported yet\n"},
-        {REST "limits: {connections: 0}}", "f:1:56: `connections` is not supported yet\n"},
-        {REST "limits: {connections_per_ip: 0}}", "f:1:56: `connections_per_ip` is not supported yet\n"},
         {REST "segment: {recent: 4096}}", "f:1:57: `recent` is not supported yet\n"},
-        {REST "headers: {forwarded: rfc7239}}",
-         "f:1:68: `rfc7239` is not supported yet; `forwarded` can be x or off\n"},
-        {REST "headers: {forwarded: both}}", "f:1:68: `both` is not supported yet; `forwarded` can be x or off\n"},
-        {"listen: {address: 80, proxy_protocol: false}\npools: {web: {backends: [a:1]}}",
-         "f:1:23: `proxy_protocol` is not supported yet\n"},
+        {REST "routes: [{pool: web, cache: false, rate_limit: {rate: 1/s}}]}",
+         "f:1:68: `cache` is not supported yet\n"
+         "f:1:82: `rate_limit` is not supported yet\n"},
         {"listen: 80\npools: {web: {backends: [{address: a:1, max_connections: 2, backup: false}]}}",
          "f:2:41: `max_connections` is not supported yet\n"
          "f:2:61: `backup` is not supported yet\n"},
@@ -407,7 +511,7 @@ static void doubtful_settings_are_warned_of(void **state)
     assert_string_equal(parsed.lines,
                         "f:3:35: warning: `expect` has no effect: without a `path` a check only opens a connection\n"
                         "f:3:48: warning: `host` has no effect: without a `path` a check only opens a connection\n"
-                        "f:4:3: warning: only the first pool, `a`, gets requests\n");
+                        "f:4:3: warning: only the first pool, `a`, gets requests: there are no `routes`\n");
     drop(&parsed);
 }
 
@@ -420,10 +524,13 @@ int main(void)
         cmocka_unit_test(every_key_of_a_pool_is_read),
         cmocka_unit_test(words_turn_things_off_and_on),
         cmocka_unit_test(balance_names_are_the_words_of_the_file),
+        cmocka_unit_test(forwarded_is_a_set),
+        cmocka_unit_test(upgrades_are_protocols),
         cmocka_unit_test(missing_and_empty_things_are_named),
         cmocka_unit_test(wrong_types_are_named),
         cmocka_unit_test(wrong_values_say_what_is_right),
         cmocka_unit_test(wrong_health_values_say_what_is_right),
+        cmocka_unit_test(wrong_upgrades_are_refused),
         cmocka_unit_test(unknown_keys_get_the_best_guess),
         cmocka_unit_test(options_of_later_versions_are_refused),
         cmocka_unit_test(options_and_values_of_later_versions_are_refused_below),

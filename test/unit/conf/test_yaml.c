@@ -17,6 +17,8 @@ static void broken_yaml_is_reported_at_its_place(void **state)
                          "check the indentation, and quote a text that has `: ` in it\n"},
         {"listen: [::]:80", "f:1:10: not valid YAML: did not find expected node content; "
                             "an address such as \"[::1]:80\" belongs in quotes\n"},
+        {"trusted_proxies: [a, ::1]", "f:1:22: not valid YAML: did not find expected node content; "
+                                      "an address such as \"::1\" belongs in quotes\n"},
         {"listen: *:80", "f:1:10: not valid YAML: did not find expected alphabetic or numeric character; "
                          "a text that begins with * or & belongs in quotes\n"},
         {"name: \"x", "f:1:9: not valid YAML: found unexpected end of stream\n"},

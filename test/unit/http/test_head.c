@@ -37,9 +37,10 @@ static const char *summary(enum kind kind, const struct vb_head *head)
 {
     static char text[512];
     char framing[64];
-    int n = kind == REQUEST ? snprintf(text, sizeof(text), "%.*s %.*s host=%.*s", VB_STR_ARGS(head->method),
-                                       VB_STR_ARGS(head->target), VB_STR_ARGS(head->host))
-                            : snprintf(text, sizeof(text), "%u [%.*s]", head->status, VB_STR_ARGS(head->reason));
+    int n = kind == REQUEST
+                ? snprintf(text, sizeof(text), "%.*s %s%.*s host=%.*s", VB_STR_ARGS(head->method),
+                           head->slash_before_target ? "/ + " : "", VB_STR_ARGS(head->target), VB_STR_ARGS(head->host))
+                : snprintf(text, sizeof(text), "%u [%.*s]", head->status, VB_STR_ARGS(head->reason));
     snprintf(text + n, sizeof(text) - (size_t)n, " 1.%u %s %s", head->minor, head->keep_alive ? "keep" : "close",
              framing_text(head, framing, sizeof(framing)));
     return text;
@@ -153,6 +154,9 @@ static void request_lines_that_are_fine(void **state)
         {BYTES("GET / HTTP/1.0\r\n" HOST END), "GET / host=x 1.0 close none"},
         {BYTES("\r\n" GET END), "GET / host=x 1.1 keep none"},
         {BYTES("\r\n\r\n\r\n\r\n" GET END), "GET / host=x 1.1 keep none"},
+        /* a higher minor version is read as the highest that we know (RFC 9110 2.5) */
+        {BYTES("GET / HTTP/1.2\r\n" HOST END), "GET / host=x 1.1 keep none"},
+        {BYTES("POST / HTTP/1.9\r\n" HOST "Transfer-Encoding: chunked\r\n" END), "POST / host=x 1.1 keep chunked"},
         {BYTES("FOOBAR / HTTP/1.1\r\n" HOST END), "FOOBAR / host=x 1.1 keep none"},
         {BYTES("get / HTTP/1.1\r\n" HOST END), "get / host=x 1.1 keep none"},
         {BYTES("M-SEARCH / HTTP/1.1\r\n" HOST END), "M-SEARCH / host=x 1.1 keep none"},
@@ -187,7 +191,10 @@ static void request_lines_that_are_refused(void **state)
         {BYTES("GET / ICAP/1.1\r\n" HOST END), 400},
         {BYTES("GET / HTTP/2.0\r\n" HOST END), 505},
         {BYTES("GET / HTTP/3.7\r\n" HOST END), 505},
-        {BYTES("GET / HTTP/1.2\r\n" HOST END), 505},      /* RFC 9110 2.5 would rather have it read as 1.1 */
+        {BYTES("GET / HTTP/9.9\r\n" HOST END), 505},
+        {BYTES("GET / HTTP/0.9\r\n" HOST END), 400},
+        {BYTES("GET / HTTP/1.2\r\n" END), 400}, /* Host as in HTTP/1.1 */
+        {BYTES("TRACE / HTTP/1.2\r\n" HOST END), 405},
         {BYTES("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505}, /* the preface of HTTP/2 */
         {BYTES("\r\r\n" GET END), 400},
         {BYTES("\n" GET END), 400},
@@ -218,10 +225,17 @@ static void targets_that_are_fine(void **state)
         {BYTES("GET HTTP://X.example:8080/ HTTP/1.1\r\nHost: x.EXAMPLE:8080\r\n\r\n"),
          "GET / host=X.example:8080 1.1 keep none"},
         {BYTES("GET http://[::1]:80/a HTTP/1.1\r\nHost: [::1]:80\r\n\r\n"), "GET /a host=[::1]:80 1.1 keep none"},
+        {BYTES("GET http://x:80/ HTTP/1.1\r\n" HOST END), "GET / host=x:80 1.1 keep none"},
+        {BYTES("GET http://x/ HTTP/1.1\r\nHost: X:80\r\n\r\n"), "GET / host=x 1.1 keep none"},
+        {BYTES("GET http://[::1]:/ HTTP/1.1\r\nHost: [::1]:80\r\n\r\n"), "GET / host=[::1]: 1.1 keep none"},
         {BYTES("GET http://x HTTP/1.1\r\n" HOST END), "GET / host=x 1.1 keep none"},
         {BYTES("GET http://x/ HTTP/1.0\r\n\r\n"), "GET / host=x 1.0 close none"},
         {BYTES("OPTIONS http://x HTTP/1.1\r\n" HOST END), "OPTIONS * host=x 1.1 keep none"}, /* RFC 9112 3.2.4 */
         {BYTES("OPTIONS http://x/ HTTP/1.1\r\n" HOST END), "OPTIONS / host=x 1.1 keep none"},
+        {BYTES("OPTIONS http://x?a HTTP/1.1\r\n" HOST END), "OPTIONS / + ?a host=x 1.1 keep none"},
+        {BYTES("GET http://x?a=/b HTTP/1.1\r\n" HOST END), "GET / + ?a=/b host=x 1.1 keep none"},
+        {BYTES("GET http://x:80? HTTP/1.0\r\n\r\n"), "GET / + ? host=x:80 1.0 close none"},
+        {BYTES("GET http://x/?a HTTP/1.1\r\n" HOST END), "GET /?a host=x 1.1 keep none"},
     };
     check_all_accepted(REQUEST, cases, VB_ARRAY_SIZE(cases));
 }
@@ -243,9 +257,17 @@ static void targets_that_are_refused(void **state)
         {BYTES("GET http:// HTTP/1.1\r\n" HOST END), 400},
         {BYTES("GET http://:80/ HTTP/1.1\r\nHost: :80\r\n\r\n"), 400},
         {BYTES("GET http://u@x/ HTTP/1.1\r\n" HOST END), 400},
+        {BYTES("GET http://u:p@x/ HTTP/1.1\r\nHost: u:p@x\r\n\r\n"), 400},
+        {BYTES("GET http://?a HTTP/1.1\r\n" HOST END), 400},
+        {BYTES("GET http://x?a#b HTTP/1.1\r\n" HOST END), 400},
+        {BYTES("GET http://y?a HTTP/1.1\r\n" HOST END), 400},
+        {BYTES("GET https://x/ HTTP/1.1\r\n" HOST END), 400},
+        {BYTES("GET http://x:99999/ HTTP/1.1\r\nHost: x:99999\r\n\r\n"), 400},
         {BYTES("GET http://x:port/ HTTP/1.1\r\nHost: x:port\r\n\r\n"), 400},
         {BYTES("GET ftp://x/ HTTP/1.1\r\n" HOST END), 400},
         {BYTES("GET http://x/a HTTP/1.1\r\nHost: y\r\n\r\n"), 400},
+        {BYTES("GET http://x:8080/ HTTP/1.1\r\nHost: x:80\r\n\r\n"), 400},
+        {BYTES("GET http://[::80]/ HTTP/1.1\r\nHost: [::]:80\r\n\r\n"), 400},
         {BYTES("GET http://x:81/ HTTP/1.1\r\nHost: x\r\n\r\n"), 400},
         {BYTES("GET http://x/ HTTP/1.1\r\nHost:\r\n\r\n"), 400},
         {BYTES("GET http://x/ HTTP/1.1\r\n\r\n"), 400}, /* HTTP/1.1 needs Host here too (RFC 9112 3.2) */
@@ -292,6 +314,8 @@ static void hosts_that_are_fine(void **state)
         FINE("[::1]:8080"),
         FINE("[2001:DB8::192.0.2.1]:"),
         FINE("a-b.c_d~e.example."),
+        FINE("example.com."),
+        FINE("example.com.:80"),
         FINE("a%2Db"),
         FINE("a!$&'()*+;=b"),
         FINE(""), /* a target without authority, such as a URN's */
@@ -331,6 +355,7 @@ static void hosts_that_are_refused(void **state)
         WRONG("a:+80"),
         WRONG("a:-1"),
         WRONG("a:65536"),
+        WRONG("a:99999"),
         WRONG("a:18446744073709551696"),
         WRONG("a:80:80"),
         WRONG(":80"),
@@ -348,6 +373,8 @@ static void hosts_that_are_refused(void **state)
         WRONG("[1:2:3:4:5:6:7:8:9]"),
         WRONG("[::1.2.3]"),
         WRONG("[x]"),
+        WRONG("[v1.x]"),
+        WRONG("[::1%eth0]"),
         WRONG("[fe80::1%25a]"),
         WRONG("[0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000]"),
         WRONG("a[::1]"),
@@ -447,6 +474,8 @@ static void framings_that_are_fine(void **state)
         {BYTES("POST / HTTP/1.0\r\nContent-Length: 5\r\n" END), "POST / host= 1.0 close length=5"},
         {BYTES(POST "Transfer-Encoding: chunked\r\n" END), "POST / host=x 1.1 keep chunked"},
         {BYTES(POST "TRANSFER-encoding:Chunked \r\n" END), "POST / host=x 1.1 keep chunked"},
+        {BYTES(POST "Transfer-Encoding:\t CHUNKED\t \r\n" END), "POST / host=x 1.1 keep chunked"},
+        {BYTES(POST "Content-Length:\t 5 \t\r\n" END), "POST / host=x 1.1 keep length=5"},
         /* any method may have a body (RFC 9110 9.3.1): it is consumed, never read as a request */
         {BYTES(GET "Content-Length: 5\r\n" END), "GET / host=x 1.1 keep length=5"},
         {BYTES(GET "Transfer-Encoding: chunked\r\n" END), "GET / host=x 1.1 keep chunked"},
@@ -570,6 +599,33 @@ static void connection_must_not_drop_framing_or_host(void **state)
     check_all_refused(REQUEST, cases, VB_ARRAY_SIZE(cases));
 }
 
+/* The field Upgrade alone asks for nothing (RFC 9110 7.8). */
+static void who_wants_an_upgrade(void **state)
+{
+    static const struct {
+        enum kind kind;
+        struct vb_str bytes;
+        bool wanted;
+    } cases[] = {
+        {REQUEST, BYTES(GET "Connection: upgrade\r\nUpgrade: websocket\r\n" END), true},
+        {REQUEST, BYTES(GET "Upgrade: websocket\r\nConnection: keep-alive,\tUPGRADE\r\n" END), true},
+        {REQUEST, BYTES(GET "Connection: close\r\nConnection: Upgrade\r\n" END), true},
+        {REQUEST, BYTES(GET "Upgrade: websocket\r\n" END), false},
+        {REQUEST, BYTES(GET "Upgrade: websocket\r\nConnection: upgrades, x-upgrade\r\n" END), false},
+        {REQUEST, BYTES(GET "Upgrade: upgrade\r\nX-Connection: upgrade\r\n" END), false},
+        {RESPONSE, BYTES("HTTP/1.1 101 x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" END), true},
+        {RESPONSE, BYTES("HTTP/1.1 101 x\r\nUpgrade: websocket\r\n" END), false},
+    };
+    for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
+        struct parsed parsed = parse_good(cases[i].kind, cases[i].bytes);
+        if (parsed.head->wants_upgrade != cases[i].wanted)
+            fail_msg("it does %s, says: %s", cases[i].wanted ? "not" : "want one", shown(cases[i].bytes));
+        const struct vb_field *upgrade = vb_head_find(parsed.head, VB_FIELD_UPGRADE);
+        assert_true(upgrade == NULL || upgrade->named_by_connection == cases[i].wanted);
+        drop(&parsed);
+    }
+}
+
 static void fields_named_by_connection_are_marked(void **state)
 {
     static const struct vb_str bytes = BYTES(GET "X-A: 1\r\nConnection: x-b, x-C\r\nX-B: 2\r\nx-c: 3\r\nX-B: 4\r\n"
@@ -627,6 +683,55 @@ static void fields_are_found_by_kind_and_by_name(void **state)
     drop(&parsed);
 }
 
+/* The names that a proxy must know, in any case; not what only looks like them. */
+static void fields_that_are_known(void **state)
+{
+    static const struct {
+        const char *name;
+        enum vb_field_id id;
+    } cases[] = {
+        {"connection", VB_FIELD_CONNECTION},
+        {"Keep-Alive", VB_FIELD_KEEP_ALIVE},
+        {"PROXY-CONNECTION", VB_FIELD_PROXY_CONNECTION},
+        {"te", VB_FIELD_TE},
+        {"Upgrade", VB_FIELD_UPGRADE},
+        {"expect", VB_FIELD_EXPECT},
+        {"Forwarded", VB_FIELD_FORWARDED},
+        {"x-forwarded-for", VB_FIELD_X_FORWARDED_FOR},
+        {"X-Forwarded-Proto", VB_FIELD_X_FORWARDED_PROTO},
+        {"X-Forwarded-Host", VB_FIELD_X_FORWARDED_HOST},
+        {"Max-Forwards", VB_FIELD_MAX_FORWARDS},
+        {"mAX-fORWARDS", VB_FIELD_MAX_FORWARDS},
+        {"Max_Forwards", VB_FIELD_OTHER},
+        {"Max-Forward", VB_FIELD_OTHER},
+        {"Max-Forwardss", VB_FIELD_OTHER},
+    };
+    for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
+        char bytes[128];
+        int n = snprintf(bytes, sizeof(bytes), GET "%s: 1\r\n" END, cases[i].name);
+        struct parsed parsed = parse_good(REQUEST, (struct vb_str){bytes, (size_t)n});
+        assert_int_equal(parsed.head->fields[1].id, cases[i].id);
+        assert_true((parsed.head->present & 1u << cases[i].id) != 0);
+        drop(&parsed);
+    }
+}
+
+static void members_of_a_list(void **state)
+{
+    struct vb_str list = VB_STR("\t, a ,,b c\t,\td"), member;
+    assert_true(vb_list_next(&list, &member));
+    assert_str(member, "a");
+    assert_true(vb_list_next(&list, &member));
+    assert_str(member, "b c");
+    assert_true(vb_list_next(&list, &member));
+    assert_str(member, "d");
+    assert_false(vb_list_next(&list, &member));
+    list = VB_STR("");
+    assert_false(vb_list_next(&list, &member));
+    list = VB_STR(" ,\t,");
+    assert_false(vb_list_next(&list, &member));
+}
+
 static void idempotent_methods(void **state)
 {
     static const char *const idempotent[] = {"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"}; /* RFC 9110 9.2.2 */
@@ -639,10 +744,11 @@ static void idempotent_methods(void **state)
 
 static void every_status_of_a_refusal_has_a_reason(void **state)
 {
-    static const unsigned statuses[] = {400, 405, 408, 413, 414, 431, 500, 501, 502, 503, 504, 505};
+    static const unsigned statuses[] = {400, 404, 405, 408, 413, 414, 429, 431, 500, 501, 502, 503, 504, 505};
     for (size_t i = 0; i < VB_ARRAY_SIZE(statuses); i++)
         assert_true(strlen(vb_status_reason(statuses[i])) > 0);
     assert_string_equal(vb_status_reason(404), "Not Found");
+    assert_string_equal(vb_status_reason(429), "Too Many Requests");
     assert_string_equal(vb_status_reason(799), "");
 }
 
@@ -805,6 +911,8 @@ static void responses_that_are_fine(void **state)
     static const struct accepted cases[] = {
         {BYTES(OK END), "200 [OK] 1.1 keep until close"},
         {BYTES(OK "Content-Length: 5\r\n" END), "200 [OK] 1.1 keep length=5"},
+        {BYTES("HTTP/1.2 200 OK\r\n" END), "200 [OK] 1.1 keep until close"},
+        {BYTES("HTTP/1.9 200\r\nTransfer-Encoding: chunked\r\n" END), "200 [] 1.1 keep chunked"},
         {BYTES(OK "Content-Length: 0\r\n" END), "200 [OK] 1.1 keep length=0"},
         {BYTES(OK "Content-Length: 005\r\n" END), "200 [OK] 1.1 keep length=5"},
         {BYTES(OK "Transfer-Encoding: chunked\r\n" END), "200 [OK] 1.1 keep chunked"},
@@ -846,7 +954,10 @@ static void responses_that_are_refused(void **state)
         {BYTES("http/1.1 200 OK\r\n\r\n"), 502},
         {BYTES("HTTP/1.1\r\n\r\n"), 502},
         {BYTES("HTTP/1.1 \r\n\r\n"), 502},
+        {BYTES("HTTP/2 200\r\n\r\n"), 502},
         {BYTES("HTTP/1.1 20\r\n\r\n"), 502},
+        {BYTES("HTTP/1.1 20 OK\r\n\r\n"), 502},
+        {BYTES("HTTP/1.1 000 OK\r\n\r\n"), 502},
         {BYTES("HTTP/1.1 2000 OK\r\n\r\n"), 502},
         {BYTES("HTTP/1.1 099 OK\r\n\r\n"), 502},
         {BYTES("HTTP/1.1 +20 OK\r\n\r\n"), 502},
@@ -899,9 +1010,12 @@ int main(void)
         TEST(framings_that_are_refused),
         TEST(who_wants_to_persist),
         TEST(connection_must_not_drop_framing_or_host),
+        TEST(who_wants_an_upgrade),
         TEST(fields_named_by_connection_are_marked),
         TEST(fields_are_slices_of_their_lines),
         TEST(fields_are_found_by_kind_and_by_name),
+        TEST(fields_that_are_known),
+        TEST(members_of_a_list),
         TEST(idempotent_methods),
         TEST(every_status_of_a_refusal_has_a_reason),
         TEST(bytes_of_a_head_are_limited),

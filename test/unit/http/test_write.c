@@ -12,8 +12,7 @@ static const struct vb_forward_request plain = {.fallback_host = BYTES("10.0.0.1
 static const struct vb_forward_request full = {
     .fallback_host = BYTES("10.0.0.1:80"),
     .via = BYTES("vb"),
-    .client_ip = BYTES("1.2.3.4"),
-    .proto = BYTES("http"),
+    .client = {.x = true, .ip = BYTES("1.2.3.4")},
     .id_field = BYTES("X-Request-ID"),
     .id = BYTES("abc"),
 };
@@ -89,9 +88,8 @@ static void what_is_for_one_hop_is_removed(void **state)
 {
     static const struct request cases[] = {
         {BYTES(GET "Connection: close\r\n" END), BYTES(GET END)},
-        {BYTES(GET
-               "A: 1\r\nCONNECTION: keep-alive\r\nKeep-Alive: 5\r\nB: 2\r\nProxy-Connection: close\r\nTE: trailers\r\n"
-               "Upgrade: websocket\r\nC: 3\r\n" END),
+        {BYTES(GET "A: 1\r\nCONNECTION: keep-alive\r\nKeep-Alive: 5\r\nB: 2\r\nProxy-Connection: close\r\nTE: gzip\r\n"
+                   "Upgrade: websocket\r\nC: 3\r\n" END),
          BYTES(GET "A: 1\r\nB: 2\r\nC: 3\r\n" END)},
         {BYTES(GET "X-A: 1\r\nConnection: x-a, X-B ,,x-d\r\nx-b: 2\r\nX-C: 3\r\nX-A: 4\r\n" END),
          BYTES(GET "X-C: 3\r\n" END)},
@@ -100,6 +98,44 @@ static void what_is_for_one_hop_is_removed(void **state)
          BYTES(GET "HTTP2-Settings: a\r\n" END)},
     };
     check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
+}
+
+/* RFC 9110 10.1.4: trailers can be kept, transfer codings cannot. */
+static void te_says_trailers_or_nothing(void **state)
+{
+    static const struct request cases[] = {
+        {BYTES(GET "TE: Trailers\r\nConnection: TE\r\nA: 1\r\n" END),
+         BYTES(GET "A: 1\r\nConnection: TE\r\nTE: trailers\r\n" END)},
+        {BYTES(GET "TE: trailers, deflate\r\nConnection: TE\r\n" END), BYTES(GET END)},
+        {BYTES(GET "TE:\r\n" END), BYTES(GET END)},
+        {BYTES("GET / HTTP/1.0\r\n" HOST "TE: trailers\r\n" END), BYTES(GET END)},
+    };
+    check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
+}
+
+/* RFC 9110 7.8 */
+static void an_upgrade_is_asked_for_anew(void **state)
+{
+    static const struct request cases[] = {
+        {BYTES(GET "Connection: keep-alive, Upgrade\r\nUpgrade: h2c, WebSocket\r\nSec-WebSocket-Key: a\r\n" END),
+         BYTES(GET "Sec-WebSocket-Key: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" END)},
+        {BYTES(GET "Connection: upgrade, te\r\nUpgrade: websocket\r\nTE: trailers\r\n" END),
+         BYTES(GET "Connection: Upgrade, TE\r\nUpgrade: websocket\r\nTE: trailers\r\n" END)},
+    };
+    struct vb_forward_request how = plain;
+    how.upgrade = VB_STR("websocket");
+    check_requests(&how, cases, VB_ARRAY_SIZE(cases));
+}
+
+static void max_forwards_is_replaced(void **state)
+{
+    static const struct request cases[] = {
+        {BYTES("OPTIONS * HTTP/1.1\r\nMax-Forwards: 5\r\n" HOST END),
+         BYTES("OPTIONS * HTTP/1.1\r\n" HOST "Max-Forwards: 4\r\n" END)},
+    };
+    struct vb_forward_request how = plain;
+    how.max_forwards = VB_STR("4");
+    check_requests(&how, cases, VB_ARRAY_SIZE(cases));
 }
 
 /* RFC 9110 10.1.1: it is to be ignored, since such a client cannot be told to continue. */
@@ -130,6 +166,63 @@ static void what_we_say_of_the_client_replaces_what_it_says(void **state)
     check_requests(&full, cases, VB_ARRAY_SIZE(cases));
 }
 
+/* RFC 7239 4, 6: addresses of IPv6 are quoted, and in brackets. */
+static void the_client_by_rfc_7239(void **state)
+{
+    static const struct request v4[] = {
+        {BYTES(GET "Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Host: evil\r\n" END),
+         BYTES(GET "Forwarded: for=1.2.3.4;host=\"x\";proto=http\r\n" END)},
+        {BYTES("GET / HTTP/1.0\r\n" END),
+         BYTES("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nForwarded: for=1.2.3.4;proto=http\r\n" END)},
+    };
+    static const struct request v6[] = {
+        {BYTES(GET END),
+         BYTES(GET "X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: http\r\n"
+                   "X-Forwarded-Host: x\r\nForwarded: for=\"[2001:db8::1]\";host=\"x\";proto=http\r\n" END)},
+    };
+    static const struct request unknown[] = {
+        {BYTES(GET "X-Forwarded-For: 6.6.6.6\r\n" END),
+         BYTES(GET "X-Forwarded-Proto: http\r\nX-Forwarded-Host: x\r\n"
+                   "Forwarded: for=unknown;host=\"x\";proto=http\r\n" END)},
+    };
+    struct vb_forward_request how = plain;
+    how.client = (struct vb_forward_client){.rfc7239 = true, .ip = VB_STR("1.2.3.4")};
+    check_requests(&how, v4, VB_ARRAY_SIZE(v4));
+    how.client = (struct vb_forward_client){.rfc7239 = true, .x = true, .ip = VB_STR("2001:db8::1")};
+    check_requests(&how, v6, VB_ARRAY_SIZE(v6));
+    how.client.ip = VB_STR("");
+    check_requests(&how, unknown, VB_ARRAY_SIZE(unknown));
+}
+
+/* A proxy that is trusted: its lists grow by one, in one field each, and what it says besides passes. */
+static void what_a_trusted_proxy_says_is_gone_on_with(void **state)
+{
+    static const struct request x[] = {
+        {BYTES(GET "X-Forwarded-For: 9.9.9.9\r\nA: 1\r\nX-Forwarded-For: 8.8.8.8\r\nX-Forwarded-Proto: https\r\n"
+                   "Forwarded: for=9.9.9.9\r\n" END),
+         BYTES(GET "A: 1\r\nX-Forwarded-Proto: https\r\nForwarded: for=9.9.9.9\r\n"
+                   "X-Forwarded-For: 9.9.9.9, 8.8.8.8, 1.2.3.4\r\nX-Forwarded-Host: x\r\n" END)},
+        {BYTES(GET "X-Forwarded-For:\r\nX-Forwarded-Host: y\r\nConnection: X-Forwarded-Host\r\n" END),
+         BYTES(GET "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: x\r\n" END)},
+    };
+    static const struct request rfc7239[] = {
+        {BYTES(GET "Forwarded: for=9.9.9.9;proto=https\r\nX-Forwarded-For: 9.9.9.9\r\n" END),
+         BYTES(GET "X-Forwarded-For: 9.9.9.9\r\n"
+                   "Forwarded: for=9.9.9.9;proto=https, for=1.2.3.4;host=\"x\";proto=http\r\n" END)},
+    };
+    static const struct request without_ip[] = {
+        {BYTES(GET "X-Forwarded-For: 9.9.9.9\r\n" END),
+         BYTES(GET "X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: x\r\n" END)},
+    };
+    struct vb_forward_request how = plain;
+    how.client = (struct vb_forward_client){.x = true, .trusted = true, .ip = VB_STR("1.2.3.4")};
+    check_requests(&how, x, VB_ARRAY_SIZE(x));
+    how.client.ip = VB_STR("");
+    check_requests(&how, without_ip, VB_ARRAY_SIZE(without_ip));
+    how.client = (struct vb_forward_client){.rfc7239 = true, .trusted = true, .ip = VB_STR("1.2.3.4")};
+    check_requests(&how, rfc7239, VB_ARRAY_SIZE(rfc7239));
+}
+
 /* Where we say nothing of the client, what it says is for the backend to judge. */
 static void what_is_turned_off_passes(void **state)
 {
@@ -150,6 +243,7 @@ static void the_host_that_counts_is_the_only_one(void **state)
         {BYTES("GET http://X:80/a?b HTTP/1.1\r\nA: 1\r\nHost: x:80\r\nB: 2\r\n" END),
          BYTES("GET /a?b HTTP/1.1\r\nHost: X:80\r\nA: 1\r\nB: 2\r\n" END)},
         {BYTES("GET http://x HTTP/1.1\r\n" HOST END), BYTES(GET END)},
+        {BYTES("GET http://x?a HTTP/1.1\r\n" HOST END), BYTES("GET /?a HTTP/1.1\r\n" HOST END)},
         {BYTES("OPTIONS http://x HTTP/1.1\r\n" HOST END), BYTES("OPTIONS * HTTP/1.1\r\n" HOST END)},
         {BYTES("GET http://x/ HTTP/1.0\r\n" END), BYTES(GET END)},
         {BYTES("GET / HTTP/1.0\r\nA: 1\r\n" END), BYTES("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nA: 1\r\n" END)},
@@ -230,7 +324,7 @@ static void responses_without_body(void **state)
 {
     static const struct response cases[] = {
         {BYTES("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: a\r\n" END), VB_FRAMING_NONE,
-         BYTES("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: a\r\n" END)},
+         BYTES("HTTP/1.1 304 Not Modified\r\nETag: a\r\nContent-Length: 5\r\n" END)},
         {BYTES("HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n" END), VB_FRAMING_NONE,
          BYTES("HTTP/1.1 304 Not Modified\r\n" END)},
         {BYTES("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nA: 1\r\n" END), VB_FRAMING_NONE,
@@ -243,7 +337,7 @@ static void responses_without_body(void **state)
          BYTES("HTTP/1.1 103 Early Hints\r\nLink: a\r\n" END)},
     };
     static const struct response to_head[] = {
-        {BYTES(OK "Content-Length: 5\r\n" END), VB_FRAMING_NONE, BYTES(OK "Content-Length: 5\r\n" END)},
+        {BYTES(OK "Content-Length: 005\r\n" END), VB_FRAMING_NONE, BYTES(OK "Content-Length: 5\r\n" END)},
         {BYTES(OK "Transfer-Encoding: chunked\r\nA: 1\r\n" END), VB_FRAMING_NONE, BYTES(OK "A: 1\r\n" END)},
         {BYTES(OK END), VB_FRAMING_NONE, BYTES(OK END)},
     };
@@ -263,6 +357,20 @@ static void what_we_add_to_responses(void **state)
         {BYTES(OK "Via: 1.1 a\r\nx-request-id: own\r\n" END), VB_FRAMING_CLOSE,
          BYTES(OK "Via: 1.1 a\r\nx-request-id: own\r\nConnection: close\r\nVia: 1.1 vb\r\n" END)},
     };
+    static const struct response dated[] = {
+        {BYTES(OK "Content-Length: 0\r\n" END), VB_FRAMING_LENGTH, BYTES(OK "Date: now\r\nContent-Length: 0\r\n" END)},
+        {BYTES(OK "date: then\r\nContent-Length: 0\r\n" END), VB_FRAMING_LENGTH,
+         BYTES(OK "date: then\r\nContent-Length: 0\r\n" END)},
+        {BYTES("HTTP/1.1 103 Hints\r\n" END), VB_FRAMING_NONE, BYTES("HTTP/1.1 103 Hints\r\n" END)},
+    };
+    static const struct response for_this_hop[] = {
+        {BYTES(OK "Connection: x-request-id\r\nX-Request-ID: own\r\nContent-Length: 5\r\n" END), VB_FRAMING_LENGTH,
+         BYTES(OK "Content-Length: 5\r\nConnection: close\r\nVia: 1.1 vb\r\nX-Request-ID: abc\r\n" END)},
+    };
+    static const struct response switching[] = {
+        {BYTES("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\nA: 1\r\n" END), VB_FRAMING_NONE,
+         BYTES("HTTP/1.1 101 Switching\r\nA: 1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" END)},
+    };
     static const struct response to_1_0[] = {
         {BYTES(OK "Connection: close\r\nContent-Length: 5\r\n" END), VB_FRAMING_LENGTH,
          BYTES(OK "Content-Length: 5\r\nConnection: keep-alive\r\n" END)},
@@ -271,23 +379,29 @@ static void what_we_add_to_responses(void **state)
         .via = VB_STR("vb"), .id_field = VB_STR("X-Request-ID"), .id = VB_STR("abc"), .announce_close = true};
     check_responses(RESPONSE, how, nothing_there, VB_ARRAY_SIZE(nothing_there));
     check_responses(RESPONSE, how, there_already, VB_ARRAY_SIZE(there_already));
+    check_responses(RESPONSE, (struct vb_forward_response){.date = VB_STR("now")}, dated, VB_ARRAY_SIZE(dated));
+    check_responses(RESPONSE, how, for_this_hop, VB_ARRAY_SIZE(for_this_hop));
+    check_responses(RESPONSE, (struct vb_forward_response){.upgrade = VB_STR("websocket")}, switching,
+                    VB_ARRAY_SIZE(switching));
     check_responses(RESPONSE, (struct vb_forward_response){.announce_keep_alive = true}, to_1_0, VB_ARRAY_SIZE(to_1_0));
 }
 
 /* ---- room -------------------------------------------------------------------------------------------------------- */
 
-/* The host may stand in a head twice more than it came. */
+/* The host may stand in a head three times more than it came. */
 static void a_long_host_fits_into_the_room_that_is_promised(void **state)
 {
     static const char *const starts[] = {"GET / HTTP/1.1\r\nHost: %s\r\n\r\n", "GET http://%s HTTP/1.0\r\n\r\n"};
-    static char host[5001], bytes[sizeof(host) + 64], to[4 * sizeof(host)];
+    static char host[5001], bytes[sizeof(host) + 64], to[5 * sizeof(host)];
     memset(host, 'h', sizeof(host) - 1);
     for (size_t i = 0; i < VB_ARRAY_SIZE(starts); i++) {
         size_t n = (size_t)snprintf(bytes, sizeof(bytes), starts[i], host);
         struct parsed parsed = parse_good(REQUEST, (struct vb_str){bytes, n});
-        size_t room = parsed.head->raw.n + 2 * parsed.head->host.n + VB_HEAD_ROOM;
+        size_t room = parsed.head->raw.n + 3 * parsed.head->host.n + VB_HEAD_ROOM;
+        struct vb_forward_request how = full;
+        how.client.rfc7239 = true;
         assert_true(room <= sizeof(to));
-        assert_true(vb_h1_write_request(to, room, parsed.head, &full) > (ssize_t)(2 * strlen(host)));
+        assert_true(vb_h1_write_request(to, room, parsed.head, &how) > (ssize_t)(3 * strlen(host)));
         drop(&parsed);
     }
 }
@@ -319,8 +433,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_concerns_nobody_passes_as_it_came),
         TEST(what_is_for_one_hop_is_removed),
+        TEST(te_says_trailers_or_nothing),
+        TEST(an_upgrade_is_asked_for_anew),
+        TEST(max_forwards_is_replaced),
         TEST(an_expectation_of_http_1_0_is_removed),
         TEST(what_we_say_of_the_client_replaces_what_it_says),
+        TEST(the_client_by_rfc_7239),
+        TEST(what_a_trusted_proxy_says_is_gone_on_with),
         TEST(what_is_turned_off_passes),
         TEST(the_host_that_counts_is_the_only_one),
         TEST(framing_of_requests_is_made_anew),

@@ -33,7 +33,8 @@ static inline int setup_sized(void **state, unsigned backends)
     snprintf(f->dir, sizeof(f->dir), "/tmp/vb-lb-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->path, sizeof(f->path), "%s/segment", f->dir);
-    if (vb_shm_create(&f->shm, f->path, "test", (struct vb_shm_capacity){WORKERS, backends}, &err) != 0)
+    if (vb_shm_create(&f->shm, f->path, "test", (struct vb_shm_capacity){.workers = WORKERS, .backends = backends},
+                      &err) != 0)
         fail_msg("create: %s", err.text);
     *state = f;
     return 0;

@@ -46,7 +46,7 @@ static inline int setup(void **state)
 
 static inline void count_stream(uv_handle_t *handle, void *arg)
 {
-    if (handle->type == UV_TCP && !uv_is_closing(handle))
+    if ((handle->type == UV_TCP || handle->type == UV_NAMED_PIPE) && !uv_is_closing(handle))
         ++*(unsigned *)arg;
 }
 
@@ -61,7 +61,7 @@ static inline unsigned streams(struct fixture *f)
 /* A stream is closed; with another handle vb_loop_close must not wait for events, but end the process. */
 static inline void let_go(uv_handle_t *handle, void *arg)
 {
-    if (handle->type == UV_TCP && !uv_is_closing(handle)) {
+    if ((handle->type == UV_TCP || handle->type == UV_NAMED_PIPE) && !uv_is_closing(handle)) {
         struct vb_stream *stream = handle->data;
         vb_stream_reset(&stream);
     }

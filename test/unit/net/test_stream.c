@@ -3,6 +3,7 @@
 
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
+#include <sys/un.h>
 
 /* The fixture, and one stream with all that happened to it. */
 struct side {
@@ -147,16 +148,44 @@ static int listener_with_little_room(void)
     return fd;
 }
 
-/* A stream over loopback, and the plain socket at its other end. */
+static int family; /* of the streams in this test */
+
+static int setup_tcp(void **state)
+{
+    family = AF_INET;
+    return setup(state);
+}
+
+static int setup_unix(void **state)
+{
+    family = AF_UNIX;
+    return setup(state);
+}
+
+/* fds[0] becomes the stream, fds[1] stays a plain socket. */
+static void connected_sockets(int *fds)
+{
+    if (family == AF_UNIX) {
+        int small = 4096;
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+        return;
+    }
+    int listener = listener_with_little_room();
+    fds[1] = connect_to(port_of(listener));
+    fds[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    assert_true(fds[0] >= 0);
+    close(listener);
+}
+
+/* A stream, and the plain socket at its other end. */
 static void open_pair(struct fixture *f, struct side *side, struct peer *peer)
 {
-    int listener = listener_with_little_room();
+    int fds[2];
+    connected_sockets(fds);
     *side = (struct side){.f = f};
-    *peer = (struct peer){.fd = connect_to(port_of(listener))};
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    assert_true(fd >= 0);
-    close(listener);
-    assert_int_equal(vb_stream_open(&side->stream, f->loop, fd, &events, side), 0);
+    *peer = (struct peer){.fd = fds[1]};
+    assert_int_equal(vb_stream_open(&side->stream, f->loop, fds[0], family, &events, side), 0);
 }
 
 static void close_pair(struct side *side, struct peer *peer)
@@ -211,7 +240,7 @@ static void bytes_go_both_ways(void **state)
 static void a_descriptor_that_is_none_is_refused(void **state)
 {
     struct side side = {.f = *state};
-    assert_true(vb_stream_open(&side.stream, side.f->loop, -1, &events, &side) < 0);
+    assert_true(vb_stream_open(&side.stream, side.f->loop, -1, AF_INET, &events, &side) < 0);
     assert_null(side.stream);
     run_for_ms(side.f, 5);
     assert_int_equal(streams(side.f), 0);
@@ -687,11 +716,123 @@ static void finishing_does_not_wait_for_ever(void **state)
     struct side side;
     struct peer peer;
     open_pair(*state, &side, &peer);
-    side.f->loop->linger.duration_ms = 10;
+    side.f->loop->linger.duration_ms = 20;
+    side.f->loop->finish_max_ms = 200;
+    uint64_t begun = uv_hrtime();
     vb_stream_finish(&side.stream);
-    /* a peer that sends and sends is no reason to stay */
+    /* a peer that sends and sends is heard out, for a while */
     RUN_UNTIL(side.f, streams(side.f) == 0 || (peer_sends(&peer, "x"), false));
+    assert_true(uv_hrtime() - begun >= 200 * 1000000ull);
     close(peer.fd);
+    /* one that says nothing is not waited for so long */
+    open_pair(*state, &side, &peer);
+    side.f->loop->finish_max_ms = 1000000;
+    vb_stream_finish(&side.stream);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    close(peer.fd);
+}
+
+/* ---- half-closed, handed on -------------------------------------------------------------------------------------- */
+
+static void after_our_end_reading_goes_on(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    vb_stream_end(side.stream);
+    vb_stream_end(side.stream);
+    RUN_UNTIL(side.f, read_some(&peer, 1));
+    assert_true(peer.eof);
+    assert_true(peer_sends(&peer, "hello"));
+    RUN_UNTIL(side.f, side.n == 5);
+    shutdown(peer.fd, SHUT_WR);
+    RUN_UNTIL(side.f, side.ended == 1);
+    assert_int_equal(side.failed, 0);
+    close_pair(&side, &peer);
+}
+
+static void our_end_comes_behind_the_queue(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    size_t n = write_until_queued(&side);
+    vb_stream_end(side.stream);
+    RUN_UNTIL(side.f, read_some(&peer, 65536));
+    assert_true(peer.eof);
+    assert_int_equal(peer.n, n);
+    RUN_UNTIL(side.f, side.drained == 1);
+    close_pair(&side, &peer);
+}
+
+/* A new owner, whose events must be the only ones from now on. */
+static struct side heir;
+
+static void on_data_hand_over(void *owner, const char *bytes, size_t n)
+{
+    struct side *side = owner;
+    on_data(owner, bytes, n);
+    heir = (struct side){.f = side->f, .stream = side->stream};
+    vb_stream_rebind(side->stream, &events, &heir);
+    side->stream = NULL; /* the next event of this owner would fail */
+}
+
+static void a_stream_is_handed_on_inside_of_data(void **state)
+{
+    static const struct vb_stream_events handing_over = {on_connected, on_data_hand_over, on_end, on_drained,
+                                                         on_failed};
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    vb_stream_rebind(side.stream, &handing_over, &side);
+    assert_true(peer_sends(&peer, "one"));
+    RUN_UNTIL(side.f, side.n == 3);
+    assert_true(peer_sends(&peer, "two"));
+    RUN_UNTIL(side.f, heir.n == 3);
+    shutdown(peer.fd, SHUT_WR);
+    RUN_UNTIL(side.f, heir.ended == 1);
+    assert_int_equal(side.n, 3);
+    close_pair(&heir, &peer);
+}
+
+/* ---- unix sockets ------------------------------------------------------------------------------------------------ */
+
+static struct sockaddr_un path_of(const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *folder = getenv("TMPDIR");
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/vb-stream-%d-%s", folder != NULL ? folder : "/tmp",
+             (int)getpid(), name);
+    return address;
+}
+
+static void connecting_to_a_path(void **state)
+{
+    struct side side = {.f = *state};
+    struct sockaddr_un address = path_of("listens");
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    unlink(address.sun_path);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(listener, 8), 0);
+    assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+    /* what is written before it is connected waits */
+    assert_int_equal(write_pattern(&side, 0, 1000), 1);
+    RUN_UNTIL(side.f, side.connected == 1 && side.drained == 1);
+    struct peer peer = {.fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)};
+    assert_true(peer_sends(&peer, "hello"));
+    RUN_UNTIL(side.f, side.n == 5 && (peer.n == 1000 || read_some(&peer, 1000) || peer.n == 1000));
+    close_pair(&side, &peer);
+    close(listener);
+    /* nobody listens there any more; then there is nothing */
+    const int wanted[] = {UV_ECONNREFUSED, UV_ENOENT};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(wanted); i++) {
+        side = (struct side){.f = *state};
+        assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+        RUN_UNTIL(side.f, side.failed == 1);
+        assert_int_equal(side.code, wanted[i]);
+        vb_stream_close(&side.stream);
+        unlink(address.sun_path);
+    }
 }
 
 static void finishing_ends_when_the_peer_resets(void **state)
@@ -727,44 +868,51 @@ static void closing_the_loop_ends_what_finishes(void **state)
     close(peer[1].fd);
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+#define TCP(function)  cmocka_unit_test_setup_teardown(function, setup_tcp, teardown)
+#define UNIX(function) cmocka_unit_test_setup_teardown(function, setup_unix, teardown)
+/* Over both: a unix socket knows no RST, otherwise the streams must not differ. */
+#define BOTH(function) TCP(function), UNIX(function)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(bytes_go_both_ways),
-        TEST(a_descriptor_that_is_none_is_refused),
-        TEST(slices_leave_as_one),
-        TEST(back_pressure_loses_nothing),
-        TEST(a_drained_stream_queues_again),
-        TEST(paused_streams_read_nothing),
-        TEST(after_the_peers_end_writing_goes_on),
-        TEST(a_reset_by_the_peer_is_a_failure),
-        TEST(a_reset_behind_the_last_bytes_is_no_end),
-        TEST(what_the_peer_has_not_taken_is_unsent),
-        TEST(a_reset_under_a_queue_is_told),
-        TEST(connecting),
-        TEST(a_refused_connection_is_a_failure),
-        TEST(an_impossible_connection_fails_at_once),
-        TEST(closing_while_it_connects),
-        TEST(closing_nothing_is_fine),
-        TEST(closing_inside_of_data),
-        TEST(closing_inside_of_end),
-        TEST(closing_inside_of_drained),
-        TEST(closing_inside_of_failed),
-        TEST(closing_inside_of_connected),
-        TEST(closing_drops_the_queue),
-        TEST(a_reset_is_no_clean_end),
-        TEST(finishing_sends_the_end_and_waits_for_the_peers),
-        TEST(finishing_with_unread_bytes_does_not_destroy_the_response),
-        TEST(finishing_sends_the_queue_to_a_slow_reader),
-        TEST(finishing_sends_the_queue_when_the_peer_ended_first),
-        TEST(finishing_sends_the_queue_when_the_peer_ends_meanwhile),
-        TEST(finishing_after_the_peers_end_is_over_at_once),
-        TEST(finishing_cuts_a_reader_that_stopped_with_a_reset),
-        TEST(finishing_does_not_wait_for_ever),
-        TEST(finishing_ends_when_the_peer_resets),
-        TEST(closing_the_loop_ends_what_finishes),
+        BOTH(bytes_go_both_ways),
+        TCP(a_descriptor_that_is_none_is_refused),
+        BOTH(slices_leave_as_one),
+        BOTH(back_pressure_loses_nothing),
+        BOTH(a_drained_stream_queues_again),
+        BOTH(paused_streams_read_nothing),
+        BOTH(after_the_peers_end_writing_goes_on),
+        TCP(a_reset_by_the_peer_is_a_failure),
+        TCP(a_reset_behind_the_last_bytes_is_no_end),
+        TCP(what_the_peer_has_not_taken_is_unsent),
+        TCP(a_reset_under_a_queue_is_told),
+        TCP(connecting),
+        TCP(a_refused_connection_is_a_failure),
+        TCP(an_impossible_connection_fails_at_once),
+        TCP(closing_while_it_connects),
+        TCP(closing_nothing_is_fine),
+        BOTH(closing_inside_of_data),
+        BOTH(closing_inside_of_end),
+        BOTH(closing_inside_of_drained),
+        TCP(closing_inside_of_failed),
+        TCP(closing_inside_of_connected),
+        BOTH(closing_drops_the_queue),
+        TCP(a_reset_is_no_clean_end),
+        BOTH(finishing_sends_the_end_and_waits_for_the_peers),
+        BOTH(finishing_with_unread_bytes_does_not_destroy_the_response),
+        BOTH(finishing_sends_the_queue_to_a_slow_reader),
+        BOTH(finishing_sends_the_queue_when_the_peer_ended_first),
+        BOTH(finishing_sends_the_queue_when_the_peer_ends_meanwhile),
+        BOTH(finishing_after_the_peers_end_is_over_at_once),
+        TCP(finishing_cuts_a_reader_that_stopped_with_a_reset),
+        BOTH(finishing_does_not_wait_for_ever),
+        TCP(finishing_ends_when_the_peer_resets),
+        TCP(closing_the_loop_ends_what_finishes),
+        BOTH(after_our_end_reading_goes_on),
+        BOTH(our_end_comes_behind_the_queue),
+        BOTH(a_stream_is_handed_on_inside_of_data),
+        UNIX(connecting_to_a_path),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

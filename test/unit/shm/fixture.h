@@ -27,6 +27,7 @@ struct fixture {
 };
 
 static const struct vb_shm_capacity small = {.workers = 3, .backends = 5};
+static const struct vb_shm_capacity with_ips = {.workers = 3, .backends = 5, .count_ips = 1};
 
 static inline int setup(void **state)
 {

@@ -255,8 +255,12 @@ static void impossible_capacities_and_names(void **state)
     struct fixture *f = *state;
     struct vb_error err;
     struct vb_shm *shm = NULL;
-    static const struct vb_shm_capacity wrong[] = {
-        {0, 1}, {1, 0}, {VB_SHM_WORKERS_MAX + 1, 1}, {1, VB_SHM_BACKENDS_MAX + 1}, {UINT32_MAX, UINT32_MAX}};
+    static const struct vb_shm_capacity wrong[] = {{0, 1, 0},
+                                                   {1, 0, 0},
+                                                   {VB_SHM_WORKERS_MAX + 1, 1, 0},
+                                                   {1, VB_SHM_BACKENDS_MAX + 1, 0},
+                                                   {UINT32_MAX, UINT32_MAX, 0},
+                                                   {1, 1, 2}};
     for (unsigned i = 0; i < VB_ARRAY_SIZE(wrong); i++)
         assert_int_equal(vb_shm_create(&shm, f->path, NAME, wrong[i], &err), -EINVAL);
     char name[VB_SHM_NAME_MAX + 1];
@@ -274,19 +278,21 @@ static int try_tiny_tmpfs(const char *dir, const char *path)
     if ((unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) ||
         mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 || mount("tmpfs", dir, "tmpfs", 0, "size=128k") != 0)
         return SKIPPED;
-    int r = vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){2, 512}, &err);
+    int r = vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){2, 512, 0}, &err);
     if (r != -ENOSPC || strstr(err.text, "MiB in ") == NULL || strstr(err.text, "--segment") == NULL) {
         fprintf(stderr, "tiny tmpfs: %d, %s\n", r, err.text);
         return 1;
     }
     if (access(path, F_OK) == 0)
         return 2;
-    /* Room for the segment, but not for a backend's rows: that backend is refused, and nothing is half there. */
+    /* Room for the segment, but not for a backend's rows or a worker's table: they are refused, and not half there. */
     struct vb_backend_spec spec = {"b1", "127.0.0.1:9001", 1, true};
-    if (vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){64, 64}, &err) != 0)
+    if (vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){64, 64, 1}, &err) != 0)
         return 3;
     if (vb_shm_add_backend(shm, 0, &spec) != -ENOMEM || vb_shm_backend(shm, 0)->used != 0)
         return 4;
+    if (vb_shm_claim_worker(shm, 0, 1) != -ENOMEM || vb_shm_worker(shm, 0)->state != VB_WORKER_FREE)
+        return 5;
     vb_shm_unlink(shm);
     vb_shm_close(&shm);
     return 0;
@@ -315,7 +321,7 @@ static void file_size_limit_is_no_room(void **state)
         struct vb_shm *shm = NULL;
         signal(SIGXFSZ, SIG_IGN);
         setrlimit(RLIMIT_FSIZE, &(struct rlimit){16384, 16384});
-        int r = vb_shm_create(&shm, f->path, NAME, (struct vb_shm_capacity){2, 64}, &err);
+        int r = vb_shm_create(&shm, f->path, NAME, (struct vb_shm_capacity){2, 64, 0}, &err);
         _exit(r == -EFBIG && strstr(err.text, "there is no room") != NULL ? 0 : 1);
     }
     assert_int_equal(status_of(pid), 0);

@@ -1,0 +1,86 @@
+/*
+ * Who a new client is, and whether it may come in. A proxy in front of us may say the client's address in a PROXY
+ * header; without one the connection's own peer counts. Limits of connections are counted over all workers, by that
+ * address; those of trusted proxies have no limit by address, because they carry many clients.
+ */
+#include <errno.h>
+
+#include "client_priv.h"
+#include "vb/log.h"
+#include "vb/proxyproto.h"
+
+/* Its address is known now. */
+static void admit(struct vb_client *c, const struct sockaddr *peer)
+{
+    struct vb_proxy *proxy = c->proxy;
+    const struct vb_shm_connection_limits limits = {proxy->conf->limits.connections,
+                                                    proxy->conf->limits.connections_per_ip};
+    vb_addr_format_ip(c->ip, sizeof(c->ip), peer);
+    c->is_trusted = vb_conf_sources_have(&proxy->conf->trusted_proxies, peer);
+    c->has_ip = peer->sa_family != AF_UNIX;
+    if (!c->is_trusted)
+        c->counted_ip = vb_ip_of(peer);
+    c->state = VB_CLIENT_EXCESS;
+    switch (vb_shm_admit(proxy->shm, proxy->slot, &c->counted_ip, &limits)) {
+    case VB_ADMITTED:
+        c->admitted = true;
+        c->state = VB_CLIENT_QUIET;
+        return;
+    case VB_REFUSED_TOTAL:
+        c->excess_status = 503;
+        break;
+    case VB_REFUSED_IP:
+        c->excess_status = 429;
+        break;
+    }
+    vb_count(proxy->stats, connections_refused);
+}
+
+void vb_client_arrive(struct vb_client *c, const struct vb_conf_listener *listener, const struct sockaddr *peer)
+{
+    if (!vb_conf_sources_have(&listener->proxy_protocol, peer)) {
+        admit(c, peer);
+        return;
+    }
+    c->state = VB_CLIENT_PREFACE;
+    c->has_ip = peer->sa_family != AF_UNIX;
+    vb_addr_format_ip(c->ip, sizeof(c->ip), peer);
+    c->counted_ip = vb_ip_of(peer); /* for a header that names nobody */
+}
+
+/* The connection's own peer, where the header names nobody. */
+static void admit_peer(struct vb_client *c)
+{
+    struct sockaddr_storage peer = {.ss_family = AF_UNIX};
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&peer;
+    if (c->has_ip) {
+        v6->sin6_family = AF_INET6;
+        memcpy(&v6->sin6_addr, c->counted_ip.bytes, sizeof(c->counted_ip.bytes));
+    }
+    admit(c, (struct sockaddr *)&peer);
+}
+
+size_t vb_client_take_preface(struct vb_client *c, const char *bytes, size_t n)
+{
+    struct sockaddr_storage source;
+    const char *why;
+    ssize_t used = vb_proxyproto_parse(bytes, n, &source, &why);
+    if (used < 0) { /* its sender is no client that could read an answer */
+        vb_log_warn("%s: no valid PROXY header: %s", c->ip, why);
+        vb_count(c->proxy->stats, refused);
+        vb_client_end(c, VB_CLIENT_CLOSE);
+        return 0;
+    }
+    if (used > 0 && source.ss_family == AF_UNSPEC)
+        admit_peer(c);
+    else if (used > 0)
+        admit(c, (struct sockaddr *)&source);
+    return (size_t)used;
+}
+
+void vb_client_depart(struct vb_client *c)
+{
+    if (c->admitted)
+        vb_shm_leave(c->proxy->shm, c->proxy->slot, &c->counted_ip);
+    c->admitted = false;
+}

@@ -1,0 +1,114 @@
+/*
+ * What a client's connection writes: responses that pass through, in pieces that leave together, and answers of our
+ * own.
+ */
+#include <stdio.h>
+
+#include "client_priv.h"
+
+static void out_add(struct vb_out *out, const void *bytes, size_t n)
+{
+    assert(out->n < VB_OUT_SLICES);
+    if (n > 0)
+        out->iov[out->n++] = (struct iovec){(void *)bytes, n};
+}
+
+/* Space for small things that are made here; the caller then says how much it used. */
+static char *out_scratch(struct vb_out *out, size_t *ret_room)
+{
+    *ret_room = out->size - out->used;
+    return out->scratch + out->used;
+}
+
+void vb_client_send_head(struct vb_client *c, const struct vb_head *head, const struct vb_forward_response *how)
+{
+    struct vb_out *out = &c->proxy->to_client;
+    size_t room;
+    char *to = out_scratch(out, &room);
+    ssize_t n = vb_h1_write_response(to, room, head, how);
+    assert(out->n == 0 && n > 0); /* the scratch space holds the largest head that is accepted, and what we add */
+    out->owner = c;
+    out->used += (size_t)n;
+    out_add(out, to, (size_t)n);
+}
+
+void vb_client_send_body(struct vb_client *c, enum vb_framing framing, const struct vb_body_part *part)
+{
+    struct vb_out *out = &c->proxy->to_client;
+    size_t room;
+    out->owner = c;
+    if (framing == VB_FRAMING_CHUNKED && part->bytes > 0) {
+        char *line = out_scratch(out, &room);
+        size_t n = vb_h1_write_chunk_line(line, part->bytes);
+        out->used += n;
+        out_add(out, line, n);
+    }
+    for (unsigned i = 0; i < part->n_spans; i++)
+        out_add(out, part->spans[i].iov_base, part->spans[i].iov_len);
+    if (framing != VB_FRAMING_CHUNKED)
+        return;
+    if (part->bytes > 0)
+        out_add(out, "\r\n", 2);
+    if (!part->complete)
+        return;
+    if (part->n_trailers == 0) {
+        out_add(out, "0\r\n\r\n", 5);
+        return;
+    }
+    out_add(out, "0\r\n", 3);
+    for (unsigned i = 0; i < part->n_trailers; i++)
+        out_add(out, part->trailers[i].p, part->trailers[i].n);
+    out_add(out, "\r\n", 2);
+}
+
+int vb_client_flush(struct vb_client *c)
+{
+    struct vb_out *out = &c->proxy->to_client;
+    int r = out->n == 0 ? 0 : vb_stream_write(c->stream, out->iov, out->n);
+    out->n = 0;
+    out->used = 0;
+    if (r == 1) { /* also when it is blocked already: what counts as progress is measured from the longer queue */
+        c->write_blocked = true;
+        vb_client_arm(c);
+    }
+    return r;
+}
+
+/* What can be asked for here; CONNECT and TRACE cannot (RFC 9110 10.2.1). */
+#define ALLOW "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+
+static const char *extra_fields(unsigned status)
+{
+    switch (status) {
+    case 200: /* to OPTIONS */
+    case 405:
+        return ALLOW;
+    case 429:
+    case 503:
+        return "Retry-After: 1\r\n";
+    default:
+        return "";
+    }
+}
+
+void vb_client_answer(struct vb_client *c, const struct vb_answer *answer)
+{
+    if (c->speaks_1_0)
+        c->close_after = true; /* it takes a connection for closed unless it is told otherwise */
+    struct vb_str id = answer->id, id_field = id.n > 0 ? c->proxy->id_field : VB_STR("");
+    struct vb_str date = vb_proxy_date(c->proxy);
+    const char *reason = vb_status_reason(answer->status);
+    char body[512] = "", head[768];
+    int body_n = 0;
+    if (answer->text != NULL)
+        body_n = snprintf(body, sizeof(body), "%u %s\n%s\n", answer->status, reason, answer->text);
+    int head_n = snprintf(
+        head, sizeof(head), "HTTP/1.1 %u %s\r\nDate: %.*s\r\n%sContent-Length: %d\r\nCache-Control: no-store\r\n%s%.*s%s%.*s%s%s\r\n",
+        answer->status, reason, VB_STR_ARGS(date),
+        body_n > 0 ? "Content-Type: text/plain; charset=utf-8\r\n" : "", body_n, extra_fields(answer->status),
+        VB_STR_ARGS(id_field), id.n > 0 ? ": " : "", VB_STR_ARGS(id), id.n > 0 ? "\r\n" : "",
+        vb_client_decide_close(c) ? "Connection: close\r\n" : "");
+    struct iovec iov[] = {{head, (size_t)head_n}, {body, answer->no_body ? 0 : (size_t)body_n}};
+    if (vb_stream_write(c->stream, iov, 2) == 1)
+        c->write_blocked = true;
+}
