@@ -35,6 +35,7 @@ enum vb_field_id {
     VB_FIELD_X_FORWARDED_HOST,
     VB_FIELD_MAX_FORWARDS,
     VB_FIELD_DATE,
+    VB_FIELD_TRAILER,
     VB_FIELD_ID_COUNT,
 };
 
@@ -117,7 +118,7 @@ const char *vb_status_reason(unsigned status);
 /* ---- bodies -------------------------------------------------------------------------------------------------------*/
 
 #define VB_BODY_SPANS    32
-#define VB_TRAILER_SPANS 8
+#define VB_TRAILER_SPANS 32
 
 struct vb_body_part {
     struct iovec spans[VB_BODY_SPANS]; /* decoded body bytes, slices of the input */

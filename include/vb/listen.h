@@ -11,13 +11,17 @@
  * Opens n SO_REUSEPORT sockets that listen on one address (for the master; n > 0), or n descriptors of one unix socket.
  * Refused when somebody listens there already, also when that one uses SO_REUSEPORT: two instances must not share an
  * address in silence. A unix socket that nobody listens on any more is replaced; everybody may connect to the new one,
- * its directory decides who gets there. On failure nothing is left open, and the sentence names the address.
+ * its directory decides who gets there. On failure nothing is left open, and the sentence names the address. To be
+ * called before there are other threads: it changes the umask for a moment.
  */
 int vb_listen_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
                    struct vb_error *err);
 
-/* Removes the file of a unix socket once nobody listens on it; does nothing for other addresses. */
-void vb_listen_unlink(const struct sockaddr *address);
+/*
+ * Stops a unix socket that was opened so, in all processes that share it, and removes its file, unless the file is by
+ * now that of a socket somebody else listens on. Nothing for other addresses. For the master, before it closes `fd`.
+ */
+void vb_listen_unlink(int fd, const struct sockaddr *address);
 
 struct vb_listener;
 

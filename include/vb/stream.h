@@ -36,11 +36,14 @@ struct vb_stream_events {
 int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, int family,
                    const struct vb_stream_events *events, void *owner);
 
-/* Another owner from now on, also inside one of the stream's events. */
+/* Another owner from now on, also inside one of the stream's events (which is then the old owner's last one). */
 void vb_stream_rebind(struct vb_stream *stream, const struct vb_stream_events *events, void *owner);
 
-/* Begins to connect to an address of one of these families; `connected` or `failed` tells. Reading starts once
- * connected. The caller sets the time-out. */
+/*
+ * Begins to connect to an address of one of these families (a unix socket's path ends with a NUL); `connected` or
+ * `failed` tells. Reading starts once connected. The caller sets the time-out. A unix socket whose listener's queue is
+ * full is not waited for: -EAGAIN.
+ */
 int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const struct sockaddr *address,
                       const struct vb_stream_events *events, void *owner);
 
@@ -51,13 +54,20 @@ int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const
  */
 int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned n);
 
-/* Nothing more will be written: the peer gets a FIN behind what is queued. Reading goes on. */
+/*
+ * Nothing more will be written (that would end the process): the peer gets a FIN behind what is queued, and `drained`
+ * still tells when that has left. Reading goes on. The stream must be connected; it does not close by itself, not even
+ * when the peer has ended too. Idempotent.
+ */
 void vb_stream_end(struct vb_stream *stream);
 
 /* Is anything queued that the kernel has not taken yet? */
 bool vb_stream_queued(const struct vb_stream *stream);
 
-/* Bytes that the peer has not acknowledged yet, queued here or in the kernel. Costs a system call: for time-outs. */
+/*
+ * Bytes that the peer has not acknowledged yet, queued here or in the kernel. Costs a system call: for time-outs. Of a
+ * unix socket: those that it has not read, in the kernel's own measure (whole buffers), which only reaches 0 with them.
+ */
 size_t vb_stream_unsent(const struct vb_stream *stream);
 
 /* No `data` until vb_stream_resume. Idempotent; each change costs system calls, so only for real back-pressure. */
@@ -67,10 +77,11 @@ void vb_stream_resume(struct vb_stream *stream);
 /* Closing functions: each ends the ownership and sets the pointer NULL; *stream may be NULL.
  *
  * close: at once; queued bytes are lost.
- * reset: at once, with RST where the transport has one (TCP): the peer must not take what it got for a clean end.
+ * reset: at once, with RST where the transport has one: the peer must not take what it got for a clean end. A unix
+ *   socket has none: its peer sees what was sent and then an end, unless bytes of the peer were left unread here.
  * finish: sends what is queued, for as long as it moves (cut with an RST when it has not for 60 s), and a FIN; then
- *   reads and drops what still comes until the peer's FIN, or nothing for 2 s, or 30 s in all: closing with unread bytes
- *   would send an RST that can destroy a response which the peer has not read yet (RFC 9112 9.6).
+ *   reads and drops what still comes until the peer's FIN, or nothing for 2 s, or 30 s in all: closing with unread
+ * bytes would send an RST that can destroy a response which the peer has not read yet (RFC 9112 9.6).
  */
 void vb_stream_close(struct vb_stream **stream);
 void vb_stream_reset(struct vb_stream **stream);

@@ -229,13 +229,14 @@ static int read_trailers(struct vb_body_reader *reader, struct showing *s, const
 {
     size_t n = (size_t)(end - *p), seen = VB_MIN(reader->trailer_seen, n);
     ssize_t length = 0;
-    /* If it comes byte by byte it is read again for each of its lines, not for each byte. */
-    if (memchr(*p + seen, '\n', n - seen) != NULL || n >= reader->limits.bytes)
+    /* If it comes byte by byte it is read again at each line's end, not for each byte. */
+    bool line_end = memchr(*p + seen, '\n', n - seen) != NULL || memchr(*p + seen, '\r', n - seen) != NULL;
+    if (line_end || n >= reader->limits.bytes)
         length = vb_trailers_read(*p, n, &reader->limits, part);
     if (length < 0)
         return -EPROTO;
     if (length == 0) {
-        reader->trailer_seen = n;
+        reader->trailer_seen = (*p)[n - 1] == '\r' ? n - 1 : n; /* what follows a CR decides */
         part->waiting = true;
         return 0;
     }

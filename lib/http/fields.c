@@ -31,7 +31,7 @@ static const struct known_field known_fields[][3] = {
     [2] = {{"te", VB_FIELD_TE}},
     [4] = {{"host", VB_FIELD_HOST}, {"date", VB_FIELD_DATE}},
     [6] = {{"expect", VB_FIELD_EXPECT}},
-    [7] = {{"upgrade", VB_FIELD_UPGRADE}},
+    [7] = {{"upgrade", VB_FIELD_UPGRADE}, {"trailer", VB_FIELD_TRAILER}},
     [9] = {{"forwarded", VB_FIELD_FORWARDED}},
     [10] = {{"connection", VB_FIELD_CONNECTION}, {"keep-alive", VB_FIELD_KEEP_ALIVE}},
     [12] = {{"max-forwards", VB_FIELD_MAX_FORWARDS}},
@@ -54,8 +54,10 @@ enum vb_field_id vb_field_identify(struct vb_str name)
 int vb_next_line(const char **p, const char *end, struct vb_str *ret_line)
 {
     const char *lf = memchr(*p, '\n', (size_t)(end - *p));
-    if (lf == NULL)
-        return 0;
+    if (lf == NULL) { /* a CR that no LF follows is wrong wherever it stands */
+        const char *cr = memchr(*p, '\r', (size_t)(end - *p));
+        return cr == NULL || cr + 1 == end ? 0 : -EPROTO;
+    }
     if (lf == *p || lf[-1] != '\r')
         return -EPROTO;
     *ret_line = (struct vb_str){*p, (size_t)(lf - 1 - *p)};

@@ -6,7 +6,7 @@
 
 enum vb_field_id vb_field_identify(struct vb_str name);
 
-/* Takes the next line, without its CRLF. 1: there; 0: it has not arrived whole; -EPROTO: it ends with LF alone. */
+/* Takes the next line, without its CRLF. 1: there; 0: it has not arrived whole; -EPROTO: CR or LF stands alone. */
 int vb_next_line(const char **p, const char *end, struct vb_str *ret_line);
 
 /*

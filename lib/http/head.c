@@ -29,7 +29,7 @@ static int refuse(struct scan *s, unsigned status, const char *why)
 static int next_line(struct scan *s, struct vb_str *ret_line)
 {
     int r = vb_next_line(&s->p, s->end, ret_line);
-    return r < 0 ? refuse(s, 400, "a line ends with LF alone, not with CRLF") : r;
+    return r < 0 ? refuse(s, 400, "CR or LF stands alone, where only CRLF ends a line") : r;
 }
 
 /* ---- fields ------------------------------------------------------------------------------------------------------ */

@@ -103,12 +103,26 @@ static void put_via(struct writer *w, unsigned minor, struct vb_str pseudonym)
     put_literal(w, "\r\n");
 }
 
+/* TE is one field, and says `trailers`. */
+static bool wants_trailers(const struct vb_head *head)
+{
+    unsigned n = 0;
+    if (vb_head_find(head, VB_FIELD_TE) == NULL)
+        return false;
+    for (unsigned i = 0; i < head->n_fields; i++) {
+        if (head->fields[i].id != VB_FIELD_TE)
+            continue;
+        if (++n > 1 || !vb_str_eq_nocase(head->fields[i].value, VB_STR("trailers")))
+            return false;
+    }
+    return true;
+}
+
 /* `Connection: Upgrade, TE` and what it names. TE is for one hop too; only `trailers` says something that we can keep.
  */
 static void put_hop_fields(struct writer *w, const struct vb_head *head, struct vb_str upgrade)
 {
-    const struct vb_field *te = head->minor == 1 ? vb_head_find(head, VB_FIELD_TE) : NULL;
-    bool trailers = te != NULL && vb_str_eq_nocase(te->value, VB_STR("trailers"));
+    bool trailers = head->minor == 1 && wants_trailers(head);
     if (upgrade.n > 0) {
         put_field(w, VB_STR("Connection"), trailers ? VB_STR("Upgrade, TE") : VB_STR("Upgrade"));
         put_field(w, VB_STR("Upgrade"), upgrade);
@@ -248,6 +262,8 @@ ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, 
     uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_CONTENT_LENGTH;
     /* With no body the length describes what another method or an unconditional request would get. But 1xx and 204 must
      * not have one (RFC 9110 8.6). */
+    if (head->framing == VB_FRAMING_CHUNKED && how->framing != VB_FRAMING_CHUNKED)
+        drop |= 1u << VB_FIELD_TRAILER; /* there will be none */
     bool describes = how->framing == VB_FRAMING_NONE && head->status >= 200 && head->status != 204 &&
                      vb_head_find(head, VB_FIELD_CONTENT_LENGTH) != NULL;
     char status[3] = {(char)('0' + head->status / 100), (char)('0' + head->status / 10 % 10),

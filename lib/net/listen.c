@@ -3,7 +3,7 @@
  *
  * The master opens as many sockets as there are workers on each address and keeps them for life: connections that wait
  * in the queue of a socket are reset when its last descriptor closes, so a worker's death must not close it. A unix
- * socket has one queue, from which all workers accept.
+ * socket is only one, which all workers accept from: whoever comes too late for a connection gets EAGAIN.
  *
  * A worker accepts through uv_poll instead of uv_listen: libuv's own answer to "no more descriptors" is to accept and
  * drop everything that waits, and it cannot stop listening without closing.
@@ -11,19 +11,14 @@
 #include "vb/listen.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "net_priv.h"
 
 #define LISTENER_MAGIC 0x4c495354
-#define BACKLOG        4096 /* the kernel lowers it to net.core.somaxconn */
-#define ACCEPT_BATCH   64   /* for one turn of the loop, so that a burst does not starve open connections */
+#define ACCEPT_BATCH   64 /* for one turn of the loop, so that a burst does not starve open connections */
 #define REST_MS        100
 
 /* ---- master ------------------------------------------------------------------------------------------------------ */
@@ -58,7 +53,7 @@ static int prepare(int fd)
     int r = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     if (r == 0)
         r = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    if (r == 0 && listen(fd, BACKLOG) != 0)
+    if (r == 0 && listen(fd, LISTEN_BACKLOG) != 0)
         r = -errno;
     return r;
 }
@@ -74,121 +69,11 @@ static int explain(struct vb_error *err, int code, const char *text)
     return vb_fail(err, code, "cannot listen on %s: %s", text, vb_strerror(code));
 }
 
-/* ---- unix sockets ---- */
-
-/*
- * Looking whether anybody listens and replacing the file are two steps; the lock on the directory lets one of several
- * instances at a time take them. -1: it cannot be locked, and what follows will say why.
- */
-static int lock_directory(const char *path)
-{
-    char directory[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    size_t n = (size_t)(strrchr(path, '/') - path);
-    memcpy(directory, path, n);
-    directory[n] = '\0';
-    int fd = open(n == 0 ? "/" : directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0)
-        flock(fd, LOCK_EX);
-    return fd;
-}
-
-static void unlock_directory(int fd)
-{
-    if (fd >= 0)
-        close(fd);
-}
-
-/* 0: nobody listens there, or there is nothing. -EADDRINUSE: somebody does. -EEXIST: it is no socket. */
-static int look_for_listener(const struct sockaddr_un *address)
-{
-    struct stat st;
-    if (lstat(address->sun_path, &st) != 0)
-        return 0;
-    if (!S_ISSOCK(st.st_mode))
-        return -EEXIST;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    bool refused = connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0 && errno == ECONNREFUSED;
-    close(fd);
-    return refused ? 0 : -EADDRINUSE;
-}
-
-static int open_unix_socket(const struct sockaddr_un *address)
-{
-    int r = look_for_listener(address);
-    if (r < 0)
-        return r;
-    unlink(address->sun_path); /* what a master that died has left; where it cannot be removed bind fails */
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    if (bind(fd, (const struct sockaddr *)address, sizeof(*address)) != 0 || chmod(address->sun_path, 0666) != 0 ||
-        listen(fd, BACKLOG) != 0) {
-        r = -errno;
-        close(fd);
-        return r;
-    }
-    return fd;
-}
-
-static int explain_unix(struct vb_error *err, int code, const char *text)
-{
-    if (code == -EADDRINUSE)
-        return vb_fail(err, code, "cannot listen on %s: another process listens there", text);
-    if (code == -EEXIST)
-        return vb_fail(err, code, "cannot listen on %s: there is a file that is no socket; remove it", text);
-    if (code == -ENOENT)
-        return vb_fail(err, code, "cannot listen on %s: its directory does not exist", text);
-    if (code == -EACCES)
-        return vb_fail(err, code, "cannot listen on %s: its directory may not be written", text);
-    return vb_fail(err, code, "cannot listen on %s: %s", text, vb_strerror(code));
-}
-
-/* One socket, n descriptors of it. */
-static int open_unix(int *ret_fds, unsigned n, const struct sockaddr_un *address, const char *text,
-                     struct vb_error *err)
-{
-    int lock = lock_directory(address->sun_path);
-    int r = open_unix_socket(address);
-    unlock_directory(lock);
-    if (r < 0)
-        return explain_unix(err, r, text);
-    ret_fds[0] = r;
-    for (unsigned i = 1; i < n; i++) {
-        ret_fds[i] = fcntl(ret_fds[0], F_DUPFD_CLOEXEC, 0);
-        if (ret_fds[i] >= 0)
-            continue;
-        r = -errno;
-        while (i > 0)
-            close(ret_fds[--i]);
-        vb_listen_unlink((const struct sockaddr *)address);
-        return explain_unix(err, r, text);
-    }
-    return 0;
-}
-
-void vb_listen_unlink(const struct sockaddr *address)
-{
-    const struct sockaddr_un *un = (const struct sockaddr_un *)address;
-    struct stat st;
-    if (address->sa_family != AF_UNIX)
-        return;
-    int lock = lock_directory(un->sun_path);
-    if (lstat(un->sun_path, &st) == 0 && look_for_listener(un) == 0)
-        unlink(un->sun_path);
-    unlock_directory(lock);
-}
-
-/* ---- both ---- */
-
-int vb_listen_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
-                   struct vb_error *err)
+static int open_tcp(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
+                    struct vb_error *err)
 {
     unsigned opened = 0;
     int r;
-    if (address->sa_family == AF_UNIX)
-        return open_unix(ret_fds, n, (const struct sockaddr_un *)address, text, err);
     for (; opened < n; opened++) {
         /*
          * The first one decides whose address it is: without SO_REUSEPORT bind fails where anybody listens, whatever
@@ -215,6 +100,12 @@ fail:
     return explain(err, r, text);
 }
 
+int vb_listen_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
+                   struct vb_error *err)
+{
+    return (address->sa_family == AF_UNIX ? listen_unix_open : open_tcp)(ret_fds, n, address, length, text, err);
+}
+
 /* ---- worker ------------------------------------------------------------------------------------------------------ */
 
 struct vb_listener {
@@ -232,7 +123,7 @@ static void on_readable(uv_poll_t *poll, int status, int events);
 static void on_rested(uv_timer_t *timer)
 {
     struct vb_listener *listener = vb_cast(struct vb_listener, LISTENER_MAGIC, timer->data);
-    uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+    uv_poll_start(&listener->poll, UV_READABLE | UV_DISCONNECT, on_readable);
 }
 
 static bool is_exhaustion(int code)
@@ -268,7 +159,10 @@ static bool accept_some(struct vb_listener *listener, unsigned most)
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
     struct vb_listener *listener = vb_cast(struct vb_listener, LISTENER_MAGIC, poll->data);
-    accept_some(listener, ACCEPT_BATCH);
+    bool more = accept_some(listener, ACCEPT_BATCH);
+    /* Another worker that drains has shut the socket down, and it would be readable for ever. */
+    if (!more && (events & UV_DISCONNECT) != 0)
+        uv_poll_stop(poll);
 }
 
 int vb_listener_open(struct vb_listener **ret_listener, struct vb_loop *loop, int fd,
@@ -287,7 +181,7 @@ int vb_listener_open(struct vb_listener **ret_listener, struct vb_loop *loop, in
     uv_timer_init(&loop->uv, &listener->rest);
     listener->handles = 2;
     listener->poll.data = listener->rest.data = listener;
-    uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+    uv_poll_start(&listener->poll, UV_READABLE | UV_DISCONNECT, on_readable);
     *ret_listener = listener;
     return 0;
 
@@ -309,7 +203,7 @@ void vb_listener_close(struct vb_listener **listener_ptr)
     if (listener == NULL)
         return;
     *listener_ptr = NULL;
-    accept_some(listener, BACKLOG);
+    accept_some(listener, LISTEN_BACKLOG);
     uv_close((uv_handle_t *)&listener->poll, on_handle_closed);
     uv_close((uv_handle_t *)&listener->rest, on_handle_closed);
 }

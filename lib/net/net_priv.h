@@ -2,11 +2,15 @@
 #ifndef VB_NET_PRIV_H
 #define VB_NET_PRIV_H
 
+#include <sys/socket.h>
+
+#include "vb/err.h"
 #include "vb/loop.h"
 
 #define VB_LINGER_MS 2000
 /* How long a stream that has sent its FIN goes on reading from a peer that does not stop sending. */
 #define VB_FINISH_MAX_MS 30000
+#define LISTEN_BACKLOG   4096 /* the kernel lowers it to net.core.somaxconn */
 
 struct vb_loop {
     uint32_t magic;
@@ -18,5 +22,9 @@ struct vb_loop {
     struct vb_timer_list linger; /* streams that wait for their peer's FIN */
     char read_buffer[VB_READ_MAX];
 };
+
+/* vb_listen_open for unix sockets. */
+int listen_unix_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
+                     struct vb_error *err);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * Streams over TCP and unix sockets.
+ * Streams over TCP and unix sockets. To libuv these are two kinds of handle, which differ only while they are opened.
  *
  * Happy path: open or connect; libuv reads into the loop's shared buffer and the owner gets `data`; a write is one
  * system call straight from the owner's slices and nothing is kept.
@@ -11,9 +11,8 @@
  * meets it; when a queued write fails, the next one says so, and the read side finds out by itself.
  *
  * Closing: `owner` NULL means that the owner has let go. The memory is freed in libuv's close callback, nowhere else.
- * A stream that has finished reads on and drops what comes, as long as something does: see VB_FINISH_MAX_MS.
  * A stream that finishes with a queue sends it however slowly the peer reads, as long as it moves; when it has to be
- * cut the peer gets an RST, so that it does not take the part for the whole.
+ * cut the peer gets an RST (a unix socket has none), so that it does not take the part for the whole.
  */
 #include "vb/stream.h"
 
@@ -39,8 +38,8 @@ struct vb_stream {
     uint32_t magic;
     bool reading;
     bool unreadable; /* not connected yet, or the peer's FIN or an error has been read */
+    bool ending;     /* a FIN belongs behind the queue, and nothing more may be written */
     bool finishing, fin_sent;
-    bool ended;     /* by vb_stream_end: a FIN goes behind what is queued */
     uint8_t stalls; /* while finishing: how often in a row the queue had not moved */
     size_t unsent;  /* while finishing: as of the last look */
     uint64_t finish_until_ms;
@@ -51,20 +50,16 @@ struct vb_stream {
     struct write_queue *queue; /* NULL: nothing is queued */
     struct vb_timer linger;
     union {
+        uv_handle_t handle;
         uv_stream_t stream;
         uv_tcp_t tcp;
-        uv_pipe_t pipe; /* a unix socket */
+        uv_pipe_t pipe;
     } uv;
 };
 
 static struct vb_stream *stream_of(void *data)
 {
     return vb_cast(struct vb_stream, STREAM_MAGIC, data);
-}
-
-static uv_handle_t *handle_of(struct vb_stream *stream)
-{
-    return (uv_handle_t *)&stream->uv;
 }
 
 static void queue_free(struct vb_stream *stream)
@@ -90,11 +85,9 @@ static void close_handle(struct vb_stream *stream)
     vb_timer_stop(&stream->linger);
     stream->owner = NULL;
     stream->finishing = false;
-    if (!uv_is_closing(handle_of(stream)))
-        uv_close(handle_of(stream), on_closed);
+    if (!uv_is_closing(&stream->uv.handle))
+        uv_close(&stream->uv.handle, on_closed);
 }
-
-static void linger(struct vb_stream *stream);
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
@@ -117,10 +110,12 @@ static ssize_t true_end(struct vb_stream *stream)
         error = -stream->write_error;
     else if (stream->queue != NULL && stream->queue->request.error < 0)
         error = -stream->queue->request.error; /* libuv tells it a turn later than the end */
-    else if (uv_fileno(handle_of(stream), &fd) == 0)
+    else if (uv_fileno(&stream->uv.handle, &fd) == 0)
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
     return error == 0 || error == EPIPE ? UV_EOF : -error;
 }
+
+static void linger(struct vb_stream *stream);
 
 static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 {
@@ -132,7 +127,7 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
             stream->unreadable = true;
         } else if (n < 0) {
             close_handle(stream);
-        } else if (n > 0 && stream->fin_sent && uv_now(handle->loop) < stream->finish_until_ms) {
+        } else if (n > 0 && stream->fin_sent && vb_loop_now_ms(stream->loop) < stream->finish_until_ms) {
             linger(stream);
         }
         return;
@@ -181,7 +176,7 @@ static void send_fin(struct vb_stream *stream)
     if (stream->fin_sent)
         return;
     stream->fin_sent = true;
-    if (uv_fileno(handle_of(stream), &fd) == 0)
+    if (uv_fileno(&stream->uv.handle, &fd) == 0)
         shutdown(fd, SHUT_WR);
 }
 
@@ -204,6 +199,8 @@ static void on_written(uv_write_t *request, int status)
     queue_free(stream);
     if (stream->write_error == 0) /* or bytes have been left out already, because memory ran out */
         stream->write_error = status;
+    if (stream->ending && stream->write_error == 0)
+        send_fin(stream);
     if (stream->finishing) {
         if (status < 0 || stream->unreadable) {
             close_handle(stream);
@@ -212,8 +209,6 @@ static void on_written(uv_write_t *request, int status)
             linger(stream);
         }
     } else if (stream->owner != NULL) {
-        if (stream->ended)
-            send_fin(stream);
         stream->events->drained(stream->owner); /* after an error too: the owner's next write will learn of it */
     }
 }
@@ -257,6 +252,7 @@ int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned 
 {
     size_t total = 0;
     int r;
+    assert(!stream->ending);
     if (stream->write_error < 0)
         return stream->write_error;
     if (stream->queue != NULL) {
@@ -282,8 +278,8 @@ int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned 
 
 void vb_stream_end(struct vb_stream *stream)
 {
-    stream->ended = true;
-    if (stream->queue == NULL)
+    stream->ending = true;
+    if (stream->queue == NULL && stream->write_error == 0)
         send_fin(stream);
 }
 
@@ -294,12 +290,11 @@ bool vb_stream_queued(const struct vb_stream *stream)
 
 size_t vb_stream_unsent(const struct vb_stream *stream)
 {
-    uv_os_fd_t fd;
-    int in_kernel = 0;
+    int fd, in_kernel = 0;
     size_t unsent = 0;
     if (stream->queue != NULL)
         unsent = uv_stream_get_write_queue_size(&stream->uv.stream) + vb_buf_len(&stream->queue->waiting);
-    if (uv_fileno((const uv_handle_t *)&stream->uv, &fd) == 0 && ioctl(fd, SIOCOUTQ, &in_kernel) == 0)
+    if (uv_fileno(&stream->uv.handle, &fd) == 0 && ioctl(fd, SIOCOUTQ, &in_kernel) == 0)
         unsent += (size_t)in_kernel;
     return unsent;
 }
@@ -316,11 +311,12 @@ static struct vb_stream *stream_new(struct vb_loop *loop, int family, const stru
     stream->loop = loop;
     stream->events = events;
     stream->owner = owner;
-    if (family == AF_UNIX) /* neither makes a socket yet, nor can fail */
+    /* Neither makes a socket yet, nor can it fail. */
+    if (family == AF_UNIX)
         uv_pipe_init(&loop->uv, &stream->uv.pipe, 0);
     else
         uv_tcp_init(&loop->uv, &stream->uv.tcp);
-    stream->uv.stream.data = stream;
+    stream->uv.handle.data = stream;
     return stream;
 }
 
@@ -376,19 +372,6 @@ static void on_connected(uv_connect_t *request, int status)
         stream->events->connected(stream->owner);
 }
 
-static int start_connecting(struct connect_request *connect, const struct sockaddr *address)
-{
-    struct vb_stream *stream = connect->stream;
-    if (address->sa_family == AF_UNIX) { /* all its errors come with the callback */
-        uv_pipe_connect(&connect->uv, &stream->uv.pipe, ((const struct sockaddr_un *)address)->sun_path, on_connected);
-        return 0;
-    }
-    int r = uv_tcp_connect(&connect->uv, &stream->uv.tcp, address, on_connected);
-    if (r == 0)
-        uv_tcp_nodelay(&stream->uv.tcp, 1);
-    return r;
-}
-
 int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const struct sockaddr *address,
                       const struct vb_stream_events *events, void *owner)
 {
@@ -401,10 +384,16 @@ int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const
         goto fail;
     connect->stream = stream;
     stream->unreadable = true;
-    r = start_connecting(connect, address);
-    if (r < 0) {
-        close_handle(stream);
-        goto fail;
+    if (address->sa_family == AF_UNIX) { /* whatever fails is told in the callback */
+        const char *path = ((const struct sockaddr_un *)address)->sun_path;
+        uv_pipe_connect(&connect->uv, &stream->uv.pipe, path, on_connected);
+    } else {
+        r = uv_tcp_connect(&connect->uv, &stream->uv.tcp, address, on_connected);
+        if (r < 0) {
+            close_handle(stream);
+            goto fail;
+        }
+        uv_tcp_nodelay(&stream->uv.tcp, 1);
     }
     *ret_stream = stream;
     return 0;
@@ -422,12 +411,12 @@ void vb_stream_close(struct vb_stream **stream_ptr)
         close_handle(stream);
 }
 
-/* When it is closed, the peer gets an RST. */
+/* When it is closed, the peer gets an RST; of a unix socket it gets an end. */
 static void arm_reset(struct vb_stream *stream)
 {
     struct linger hard = {.l_onoff = 1, .l_linger = 0};
     int fd;
-    if (uv_fileno(handle_of(stream), &fd) == 0)
+    if (uv_fileno(&stream->uv.handle, &fd) == 0)
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
 }
 

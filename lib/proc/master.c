@@ -169,14 +169,14 @@ static int open_listeners(struct vb_master *master, struct vb_error *err)
 
 static void close_listeners(struct vb_master *master)
 {
-    if (master->listen_fds == NULL)
-        return;
-    for (unsigned i = 0; i < master->n_workers * master->conf->n_listeners; i++)
-        if (master->listen_fds[i] >= 0)
-            close(master->listen_fds[i]);
-    for (unsigned i = 0; i < master->conf->n_listeners; i++)
-        if (master->listen_fds[i] >= 0) /* it was opened */
-            vb_listen_unlink((const struct sockaddr *)&master->conf->listeners[i].address);
+    const struct vb_conf *conf = master->conf;
+    for (unsigned i = 0; master->listen_fds != NULL && i < master->n_workers * conf->n_listeners; i++) {
+        if (master->listen_fds[i] < 0)
+            continue;
+        if (i < conf->n_listeners) /* one for all workers */
+            vb_listen_unlink(master->listen_fds[i], (const struct sockaddr *)&conf->listeners[i].address);
+        close(master->listen_fds[i]);
+    }
     free(master->listen_fds);
     master->listen_fds = NULL;
 }

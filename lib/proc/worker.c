@@ -77,6 +77,10 @@ static void drain(struct worker *worker)
         return;
     worker->draining = true;
     uv_timer_start(&worker->grace, on_grace_over, worker->conf->shutdown_grace_ms, 0);
+    /* What waits at a unix socket can still be accepted when newcomers are refused already. */
+    for (unsigned i = 0; i < worker->conf->n_listeners; i++)
+        if (worker->conf->listeners[i].address.ss_family == AF_UNIX)
+            shutdown(VB_FD_LISTEN + (int)i, SHUT_RD);
     vb_proxy_drain(worker->proxy, on_drained, worker);
     /* What waited has been accepted. Shut down, the socket refuses newcomers now, though the master has it open too. */
     for (unsigned i = 0; i < worker->conf->n_listeners; i++) {

@@ -142,7 +142,7 @@ void vb_client_refuse(struct vb_client *c, unsigned status, const char *why)
     vb_log_info("%s: %u: %s", c->ip, status, why);
     vb_count(c->proxy->stats, refused);
     c->close_after = true;
-    vb_client_answer(c, &(struct vb_answer){.status = status, .text = why});
+    vb_client_answer(c, &(struct vb_answer){.status = status, .text = why, .no_body = c->is_head});
     vb_client_end(c, VB_CLIENT_FINISH);
 }
 
@@ -157,6 +157,7 @@ static void set_reading(struct vb_client *c, bool on)
         vb_stream_pause(c->stream);
 }
 
+static const char cut_short[] = "the client closed before its request body was complete";
 static const char too_large[] = "the request body is larger than this server takes";
 
 /* Decodes body bytes and hands them to the exchange; how many were used. */
@@ -215,6 +216,7 @@ static size_t take_head(struct vb_client *c, const char *bytes, size_t n)
     struct vb_proxy *proxy = c->proxy;
     struct vb_refusal refusal;
     ssize_t r = vb_h1_parse_request(bytes, n, &proxy->limits, &proxy->head, &refusal);
+    c->is_head = vb_str_eq(proxy->head.method, VB_STR("HEAD"));
     if (r < 0) {
         vb_client_refuse(c, refusal.status, refusal.why);
         return 0;
@@ -282,6 +284,8 @@ static void next_request(struct vb_client *c)
         consume_input(c);
     if (!c->dead && c->state != VB_CLIENT_EXCHANGE && c->peer_done && !c->write_blocked)
         vb_client_end(c, VB_CLIENT_FINISH);
+    else if (!c->dead && c->peer_done && c->body_open)
+        vb_exchange_request_failed(c->exchange, 400, cut_short);
     after_input(c);
 }
 
@@ -316,7 +320,7 @@ static void on_end(void *owner)
         c->state == VB_CLIENT_HEAD)
         vb_client_end(c, VB_CLIENT_FINISH);
     else if (c->state == VB_CLIENT_EXCHANGE && c->body_open)
-        vb_exchange_request_failed(c->exchange, 400, "the client closed before its request body was complete");
+        vb_exchange_request_failed(c->exchange, 400, cut_short);
     leave(c);
 }
 

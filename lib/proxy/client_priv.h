@@ -21,6 +21,7 @@ struct vb_client {
     bool peer_done;   /* the client has sent its FIN: no request will follow, but it may still be reading */
     bool body_open;   /* the request in hand has more body to come */
     bool speaks_1_0;  /* the request in hand is HTTP/1.0 */
+    bool is_head;     /* ... is HEAD: an answer has no content */
     bool read_paused, write_blocked;
     bool in_event, dead;
     bool admitted;   /* counted against the limits of connections, under `counted_ip` */

@@ -39,7 +39,7 @@ struct vb_idle_upstreams {
  * What is about to be written to a client: a head that was made here, and slices of what was just read. It is filled
  * and written within one event, so a worker has one and not each connection.
  */
-#define VB_OUT_SLICES 64
+#define VB_OUT_SLICES (VB_BODY_SPANS + VB_TRAILER_SPANS + 8)
 struct vb_out {
     const struct vb_client *owner; /* whom it is for */
     struct iovec iov[VB_OUT_SLICES];

@@ -103,11 +103,11 @@ void vb_client_answer(struct vb_client *c, const struct vb_answer *answer)
     if (answer->text != NULL)
         body_n = snprintf(body, sizeof(body), "%u %s\n%s\n", answer->status, reason, answer->text);
     int head_n = snprintf(
-        head, sizeof(head), "HTTP/1.1 %u %s\r\nDate: %.*s\r\n%sContent-Length: %d\r\nCache-Control: no-store\r\n%s%.*s%s%.*s%s%s\r\n",
-        answer->status, reason, VB_STR_ARGS(date),
-        body_n > 0 ? "Content-Type: text/plain; charset=utf-8\r\n" : "", body_n, extra_fields(answer->status),
-        VB_STR_ARGS(id_field), id.n > 0 ? ": " : "", VB_STR_ARGS(id), id.n > 0 ? "\r\n" : "",
-        vb_client_decide_close(c) ? "Connection: close\r\n" : "");
+        head, sizeof(head),
+        "HTTP/1.1 %u %s\r\nDate: %.*s\r\n%sContent-Length: %d\r\nCache-Control: no-store\r\n%s%.*s%s%.*s%s%s\r\n",
+        answer->status, reason, VB_STR_ARGS(date), body_n > 0 ? "Content-Type: text/plain; charset=utf-8\r\n" : "",
+        body_n, extra_fields(answer->status), VB_STR_ARGS(id_field), id.n > 0 ? ": " : "", VB_STR_ARGS(id),
+        id.n > 0 ? "\r\n" : "", vb_client_decide_close(c) ? "Connection: close\r\n" : "");
     struct iovec iov[] = {{head, (size_t)head_n}, {body, answer->no_body ? 0 : (size_t)body_n}};
     if (vb_stream_write(c->stream, iov, 2) == 1)
         c->write_blocked = true;

@@ -183,30 +183,31 @@ static vb_u64 *find_or_make_word(const struct places *places)
 enum vb_admission vb_shm_admit(struct vb_shm *shm, unsigned slot, const struct vb_ip *ip,
                                const struct vb_shm_connection_limits *limits)
 {
-    struct places all = {.shm = shm, .slot = slot, .own = &vb_shm_worker(shm, slot)->admission}, of_ip;
-    if (!take(&all, limits->total))
-        return VB_REFUSED_TOTAL;
-    if (!find_bucket(&of_ip, shm, slot, ip))
+    struct places all = {.shm = shm, .slot = slot, .own = &vb_shm_worker(shm, slot)->admission}, of_ip = {0};
+    /* The address first: who is refused for that must not have held a place that others wait for. */
+    if (find_bucket(&of_ip, shm, slot, ip))
+        of_ip.own = find_or_make_word(&of_ip);
+    if (of_ip.own != NULL && !take(&of_ip, limits->per_ip))
+        return VB_REFUSED_IP;
+    if (take(&all, limits->total))
         return VB_ADMITTED;
-    of_ip.own = find_or_make_word(&of_ip);
-    if (of_ip.own == NULL || take(&of_ip, limits->per_ip))
-        return VB_ADMITTED;
-    give_back(all.own);
-    return VB_REFUSED_IP;
+    if (of_ip.own != NULL)
+        give_back(of_ip.own);
+    return VB_REFUSED_TOTAL;
 }
 
 void vb_shm_leave(struct vb_shm *shm, unsigned slot, const struct vb_ip *ip)
 {
     vb_u64 *all = &vb_shm_worker(shm, slot)->admission;
     struct places of_ip;
-    /* The address first: whoever gets the place in all must not find it still taken here. */
-    if (find_bucket(&of_ip, shm, slot, ip)) {
-        of_ip.own = find_word(&of_ip);
-        if (of_ip.own != NULL && (atomic_load_explicit(of_ip.own, memory_order_relaxed) & COUNT_MASK) >= ONE)
-            give_back(of_ip.own);
-    }
+    /* In the other order than they were taken: who finds his address free will find a place in all too. */
     if (atomic_load_explicit(all, memory_order_relaxed) >= ONE)
         give_back(all);
+    if (!find_bucket(&of_ip, shm, slot, ip))
+        return;
+    of_ip.own = find_word(&of_ip);
+    if (of_ip.own != NULL && (atomic_load_explicit(of_ip.own, memory_order_relaxed) & COUNT_MASK) >= ONE)
+        give_back(of_ip.own);
 }
 
 void shm_give_back_admissions(struct vb_shm *shm, unsigned slot)

@@ -692,10 +692,13 @@ class Connection:
         if request.field("Transfer-Encoding"):
             while True:
                 size = int(self._line(), 16)
+                if size == 0:
+                    break
                 request.body += self._take(size)
                 self._line()
-                if size == 0:
-                    return
+            while self._line() != b"\r\n":  # trailers
+                pass
+            return
         request.body = self._take(int(request.field("Content-Length") or 0))
 
     def digest_body(self, request):

@@ -123,10 +123,10 @@ static void trailers_do_not_pass_when_connection_names_them(void **state)
 static void runs_of_trailers_beyond_the_spans_are_dropped(void **state)
 {
     char bytes[1024] = LAST, wanted[512] = "";
-    for (unsigned i = 0; i < 2 * VB_TRAILER_SPANS; i++) {
-        strcat(bytes, "X: a\r\nY: b\r\nHost: c\r\n");
+    for (unsigned i = 0; i < VB_TRAILER_SPANS + 10; i++) {
+        strcat(bytes, "X: a\r\nHost: c\r\n");
         if (i < VB_TRAILER_SPANS)
-            strcat(wanted, "X: a\r\nY: b\r\n");
+            strcat(wanted, "X: a\r\n");
     }
     strcat(bytes, "\r\n");
     check_at_every_split(vb_str(bytes), VB_STR("hello"), vb_str(wanted));

@@ -108,6 +108,7 @@ static void te_says_trailers_or_nothing(void **state)
          BYTES(GET "A: 1\r\nConnection: TE\r\nTE: trailers\r\n" END)},
         {BYTES(GET "TE: trailers, deflate\r\nConnection: TE\r\n" END), BYTES(GET END)},
         {BYTES(GET "TE:\r\n" END), BYTES(GET END)},
+        {BYTES(GET "TE: trailers\r\nTE: gzip\r\nConnection: TE\r\n" END), BYTES(GET END)},
         {BYTES("GET / HTTP/1.0\r\n" HOST "TE: trailers\r\n" END), BYTES(GET END)},
     };
     check_requests(&plain, cases, VB_ARRAY_SIZE(cases));
@@ -312,7 +313,7 @@ static void responses_pass(void **state)
         /* framing: as the client can understand it */
         {BYTES(OK "Transfer-Encoding:CHUNKED\r\nA: 1\r\n" END), VB_FRAMING_CHUNKED,
          BYTES(OK "A: 1\r\nTransfer-Encoding: chunked\r\n" END)},
-        {BYTES(OK "Transfer-Encoding: chunked\r\n" END), VB_FRAMING_CLOSE, BYTES(OK END)},
+        {BYTES(OK "Transfer-Encoding: chunked\r\nTrailer: a\r\n" END), VB_FRAMING_CLOSE, BYTES(OK END)},
         {BYTES("HTTP/1.0 200 OK\r\n" END), VB_FRAMING_CHUNKED, BYTES(OK "Transfer-Encoding: chunked\r\n" END)},
         {BYTES(OK END), VB_FRAMING_CLOSE, BYTES(OK END)},
     };

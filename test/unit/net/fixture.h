@@ -14,8 +14,11 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "net_priv.h"
@@ -24,6 +27,8 @@
 #define PATIENCE_MS 20000 /* a test that waits so long for something has failed */
 
 struct fixture {
+    int family; /* of the sockets that a test makes, where it can do with either */
+    char dir[32];
     struct vb_loop *loop;
     uv_timer_t tick; /* ends each turn of the loop after a millisecond at the latest */
 };
@@ -32,10 +37,13 @@ static inline void on_tick(uv_timer_t *timer)
 {
 }
 
-static inline int setup(void **state)
+static inline int setup_family(void **state, int family)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     assert_non_null(f);
+    f->family = family;
+    snprintf(f->dir, sizeof(f->dir), "/tmp/vb-net-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
     signal(SIGPIPE, SIG_IGN); /* as the program does */
     assert_int_equal(vb_loop_open(&f->loop), 0);
     uv_timer_init(vb_loop_uv(f->loop), &f->tick);
@@ -44,9 +52,24 @@ static inline int setup(void **state)
     return 0;
 }
 
+static inline int setup(void **state)
+{
+    return setup_family(state, AF_INET);
+}
+
+static inline int setup_unix(void **state)
+{
+    return setup_family(state, AF_UNIX);
+}
+
+static inline bool is_stream(const uv_handle_t *handle)
+{
+    return (handle->type == UV_TCP || handle->type == UV_NAMED_PIPE) && !uv_is_closing(handle);
+}
+
 static inline void count_stream(uv_handle_t *handle, void *arg)
 {
-    if ((handle->type == UV_TCP || handle->type == UV_NAMED_PIPE) && !uv_is_closing(handle))
+    if (is_stream(handle))
         ++*(unsigned *)arg;
 }
 
@@ -61,14 +84,14 @@ static inline unsigned streams(struct fixture *f)
 /* A stream is closed; with another handle vb_loop_close must not wait for events, but end the process. */
 static inline void let_go(uv_handle_t *handle, void *arg)
 {
-    if ((handle->type == UV_TCP || handle->type == UV_NAMED_PIPE) && !uv_is_closing(handle)) {
+    if (is_stream(handle)) {
         struct vb_stream *stream = handle->data;
         vb_stream_reset(&stream);
     }
     uv_unref(handle);
 }
 
-/* Fails when the test, or the code that it tested, left something open. */
+/* Fails when the test, or the code that it tested, left something open, or a file. */
 static inline int teardown(void **state)
 {
     struct fixture *f = *state;
@@ -77,8 +100,9 @@ static inline int teardown(void **state)
     uv_close((uv_handle_t *)&f->tick, NULL);
     vb_loop_close(&f->loop);
     assert_null(f->loop);
+    int r = rmdir(f->dir);
     free(f);
-    return left == 0 ? 0 : -1;
+    return left == 0 && r == 0 ? 0 : -1;
 }
 
 static inline void turn(struct fixture *f)
@@ -125,6 +149,14 @@ static inline int bound_socket(void)
     assert_true(fd >= 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     return fd;
+}
+
+/* The socket of this name in the fixture's directory. */
+static inline struct sockaddr_un unix_address(const struct fixture *f, const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", f->dir, name);
+    return address;
 }
 
 static inline int connect_to(uint16_t port)

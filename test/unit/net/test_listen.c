@@ -1,10 +1,8 @@
-/* Listening: one instance has an address to itself, and nobody who knocked is sent away. */
+/* Listening on TCP: one instance has an address to itself, and nobody who knocked is sent away. */
 #include "fixture.h"
 
 #include <netinet/tcp.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
 #include "vb/addr.h"
 #include "vb/listen.h"
@@ -185,106 +183,6 @@ static void a_restart_can_listen_at_once(void **state)
     close_all(fds, 1);
     open_good(fds, 1, &address);
     close_all(fds, 1);
-}
-
-/* ---- unix sockets ------------------------------------------------------------------------------------------------ */
-
-static char folder[64];
-
-static int setup_folder(void **state)
-{
-    snprintf(folder, sizeof(folder), "/tmp/vb-listen-XXXXXX");
-    return mkdtemp(folder) == NULL ? -1 : setup(state);
-}
-
-static int teardown_folder(void **state)
-{
-    return teardown(state) + rmdir(folder); /* nothing is left in it */
-}
-
-static struct sockaddr_un path_in_folder(const char *name)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", folder, name);
-    return address;
-}
-
-static int listen_at(const struct sockaddr_un *address, int *fds, unsigned n, struct vb_error *err)
-{
-    err->text[0] = '\0';
-    return vb_listen_open(fds, n, (const struct sockaddr *)address, sizeof(*address), "unix:PATH", err);
-}
-
-static int connect_at(const struct sockaddr_un *address)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
-        return fd;
-    int code = -errno;
-    close(fd);
-    return code;
-}
-
-static void all_descriptors_share_one_unix_socket(void **state)
-{
-    int fds[SOCKETS], clients[SOCKETS];
-    struct vb_error err;
-    struct stat st;
-    struct sockaddr_un address = path_in_folder("s");
-    assert_int_equal(listen_at(&address, fds, SOCKETS, &err), 0);
-    assert_int_equal(stat(address.sun_path, &st), 0);
-    assert_int_equal(st.st_mode & 0777, 0666); /* its folder decides who gets here */
-    for (unsigned i = 0; i < SOCKETS; i++)
-        clients[i] = connect_at(&address);
-    for (unsigned i = 0; i < SOCKETS; i++) {
-        int fd = accept4(fds[i], NULL, NULL, SOCK_CLOEXEC);
-        assert_true(fd >= 0 && clients[i] >= 0);
-        close(fd);
-    }
-    close_all(clients, SOCKETS);
-    vb_listen_unlink((struct sockaddr *)&address);
-    assert_int_equal(stat(address.sun_path, &st), 0); /* it is in use */
-    close_all(fds, SOCKETS);
-    vb_listen_unlink((struct sockaddr *)&address);
-    assert_int_not_equal(stat(address.sun_path, &st), 0);
-}
-
-static void a_unix_socket_in_use_is_respected_and_a_stale_one_replaced(void **state)
-{
-    int mine[1], other[SOCKETS] = {-1, -1, -1};
-    struct vb_error err;
-    struct sockaddr_un address = path_in_folder("s");
-    assert_int_equal(listen_at(&address, mine, 1, &err), 0);
-    assert_int_equal(listen_at(&address, other, SOCKETS, &err), -EADDRINUSE);
-    assert_string_equal(err.text, "cannot listen on unix:PATH: another process listens there");
-    int client = connect_at(&address);
-    assert_true(client >= 0);
-    close(client);
-    close_all(mine, 1); /* a master that was killed */
-    assert_int_equal(connect_at(&address), -ECONNREFUSED);
-    assert_int_equal(listen_at(&address, mine, 1, &err), 0);
-    client = connect_at(&address);
-    assert_true(client >= 0);
-    close(client);
-    close_all(mine, 1);
-    vb_listen_unlink((struct sockaddr *)&address);
-}
-
-static void other_files_are_left_alone(void **state)
-{
-    int fds[1], lowest = lowest_free();
-    struct vb_error err;
-    struct sockaddr_un file = path_in_folder("file"), nowhere = path_in_folder("no/folder");
-    int fd = open(file.sun_path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-    assert_int_equal(write(fd, "mine", 4), 4);
-    close(fd);
-    assert_int_equal(listen_at(&file, fds, 1, &err), -EEXIST);
-    assert_non_null(strstr(err.text, "no socket"));
-    vb_listen_unlink((struct sockaddr *)&file);
-    assert_int_equal(unlink(file.sun_path), 0);
-    assert_int_equal(listen_at(&nowhere, fds, 1, &err), -ENOENT);
-    assert_non_null(strstr(err.text, "directory does not exist"));
-    assert_int_equal(lowest_free(), lowest);
 }
 
 /* ---- accepting --------------------------------------------------------------------------------------------------- */
@@ -480,9 +378,8 @@ static void closing_while_it_rests(void **state)
     close_server(&server);
 }
 
-#define TEST(function)      cmocka_unit_test_setup_teardown(function, setup, teardown)
-#define IN_FOLDER(function) cmocka_unit_test_setup_teardown(function, setup_folder, teardown_folder)
-#define LIMITED(function)   cmocka_unit_test_setup_teardown(function, setup_limited, teardown_limited)
+#define TEST(function)    cmocka_unit_test_setup_teardown(function, setup, teardown)
+#define LIMITED(function) cmocka_unit_test_setup_teardown(function, setup_limited, teardown_limited)
 
 int main(void)
 {
@@ -493,9 +390,6 @@ int main(void)
         TEST(ipv6_does_not_take_ipv4_too),
         TEST(an_address_of_another_machine_is_explained),
         TEST(a_restart_can_listen_at_once),
-        IN_FOLDER(all_descriptors_share_one_unix_socket),
-        IN_FOLDER(a_unix_socket_in_use_is_respected_and_a_stale_one_replaced),
-        IN_FOLDER(other_files_are_left_alone),
         TEST(an_accepted_connection_is_ready_for_use),
         TEST(a_burst_is_accepted_whole),
         TEST(closing_accepts_what_waits_and_leaves_the_socket_open),
