@@ -24,7 +24,13 @@ library libcmocka-dev cmocka
 program curl curl
 program procps ps
 program nginx-light nginx
-/usr/bin/python3 -c 'import pytest' 2>/dev/null || need python3-pytest
+program nodejs node
+python() { /usr/bin/python3 -c "import $2" 2>/dev/null || need "$1"; }
+python python3-pytest pytest
+python python3-h11 h11
+python gunicorn gunicorn
+python python3-waitress waitress
+python python3-websockets websockets
 install_missing
 case " $missing " in
 *" nginx-light "*) as_root systemctl disable nginx >/dev/null 2>&1 || : ;; # it shall not start at the next boot either

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/un.h>
@@ -297,6 +298,15 @@ size_t vb_stream_unsent(const struct vb_stream *stream)
     if (uv_fileno(&stream->uv.handle, &fd) == 0 && ioctl(fd, SIOCOUTQ, &in_kernel) == 0)
         unsent += (size_t)in_kernel;
     return unsent;
+}
+
+bool vb_stream_broken(const struct vb_stream *stream)
+{
+    struct pollfd poll_fd = {.events = 0};
+    if (uv_fileno(&stream->uv.handle, &poll_fd.fd) < 0)
+        return true;
+    /* POLLHUP is no sign of it: it also comes when both sides have finished and bytes are still to be read. */
+    return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & POLLERR) != 0;
 }
 
 /* ---- opening and closing ----------------------------------------------------------------------------------------- */

@@ -14,6 +14,7 @@
  */
 #define DRAIN_QUIET_MS 300
 #define EXCESS_MS      1000
+#define WATCH_MS       5000
 /* What a response head may grow by when it passes: see vb_h1_write_response; Via and the request id are bounded names.
  */
 #define SCRATCH_ROOM 2048
@@ -72,6 +73,7 @@ int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_s
     vb_timer_list_open(&proxy->drain, loop, DRAIN_QUIET_MS);
     vb_timer_list_open(&proxy->excess, loop, EXCESS_MS);
     vb_timer_list_open(&proxy->tunnel, loop, conf->timeouts.tunnel_ms);
+    vb_timer_list_open(&proxy->watch, loop, WATCH_MS);
     proxy->to_client.size = conf->limits.header_bytes + SCRATCH_ROOM;
     proxy->to_client.scratch = malloc(proxy->to_client.size);
     proxy->pools = calloc(conf->n_pools, sizeof(*proxy->pools));
@@ -177,6 +179,7 @@ void vb_proxy_close(struct vb_proxy **proxy_ptr)
     vb_timer_list_close(&proxy->drain);
     vb_timer_list_close(&proxy->excess);
     vb_timer_list_close(&proxy->tunnel);
+    vb_timer_list_close(&proxy->watch);
     free(proxy->to_client.scratch);
     free(proxy->path);
     free(proxy->pools);

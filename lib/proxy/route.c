@@ -31,7 +31,9 @@ static struct vb_str canonical_v6(struct vb_str host, char *to, size_t size)
 /* The host without port and without the dot of a fully qualified name. */
 static struct vb_str bare_host(struct vb_str host, char *to, size_t size)
 {
-    if (host.n > 0 && host.p[0] == '[')
+    if (host.n == 0)
+        return host;
+    if (host.p[0] == '[')
         return canonical_v6(host, to, size);
     const char *colon = memchr(host.p, ':', host.n);
     if (colon != NULL)

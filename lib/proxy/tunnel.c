@@ -5,8 +5,8 @@
  * side it came from is read no further until the queue has left. A FIN passes on as a FIN, and the other direction goes
  * on (a half-closed connection) until its FIN too.
  *
- * When it goes wrong: a side that breaks breaks the other. Without a byte either way for timeouts.tunnel it ends as if
- * both had finished.
+ * When it goes wrong: a side that breaks breaks the other, also while it is not read. Without a byte either way for
+ * timeouts.tunnel it ends as if both had finished, or broken where something was still on the way.
  */
 #include "tunnel.h"
 
@@ -16,7 +16,8 @@
 
 struct tunnel_end {
     uint32_t magic;
-    bool done; /* it has sent its FIN */
+    bool done;   /* it has sent its FIN */
+    bool paused; /* the other side does not take what it sends */
     struct vb_tunnel *tunnel;
     struct tunnel_end *other;
     struct vb_stream *stream;
@@ -26,7 +27,7 @@ struct vb_tunnel {
     struct vb_proxy *proxy;
     struct vb_exchange *exchange;
     struct tunnel_end client, backend;
-    struct vb_timer timer;
+    struct vb_timer timer, watch;
 };
 
 static struct tunnel_end *end_of(void *owner)
@@ -41,7 +42,38 @@ static void over(struct vb_tunnel *tunnel, enum vb_tunnel_ending how)
 
 static void on_timeout(struct vb_timer *timer)
 {
-    over(vb_container_of(timer, struct vb_tunnel, timer), VB_TUNNEL_DONE);
+    struct vb_tunnel *tunnel = vb_container_of(timer, struct vb_tunnel, timer);
+    bool cut = vb_stream_queued(tunnel->client.stream) || vb_stream_queued(tunnel->backend.stream);
+    over(tunnel, cut ? VB_TUNNEL_BROKEN : VB_TUNNEL_DONE);
+}
+
+/* Who is not read is not heard either when he breaks the connection. */
+static void on_watch(struct vb_timer *timer)
+{
+    struct vb_tunnel *tunnel = vb_container_of(timer, struct vb_tunnel, watch);
+    const struct tunnel_end *ends[] = {&tunnel->client, &tunnel->backend};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(ends); i++) {
+        if (!ends[i]->paused)
+            continue;
+        if (vb_stream_broken(ends[i]->stream)) {
+            over(tunnel, VB_TUNNEL_BROKEN);
+            return;
+        }
+        vb_timer_start(&tunnel->watch, &tunnel->proxy->watch, on_watch);
+    }
+}
+
+static void set_paused(struct tunnel_end *end, bool on)
+{
+    struct vb_tunnel *tunnel = end->tunnel;
+    end->paused = on;
+    if (!on) {
+        vb_stream_resume(end->stream);
+        return;
+    }
+    vb_stream_pause(end->stream);
+    if (tunnel->watch.list == NULL)
+        vb_timer_start(&tunnel->watch, &tunnel->proxy->watch, on_watch);
 }
 
 static void moved(struct vb_tunnel *tunnel)
@@ -61,7 +93,7 @@ static bool pass_on(struct tunnel_end *from, const char *bytes, size_t n)
         return false;
     }
     if (r == 1)
-        vb_stream_pause(from->stream);
+        set_paused(from, true);
     return true;
 }
 
@@ -88,7 +120,7 @@ static void on_drained(void *owner)
 {
     struct tunnel_end *end = end_of(owner);
     moved(end->tunnel);
-    vb_stream_resume(end->other->stream);
+    set_paused(end->other, false);
 }
 
 static void on_failed(void *owner, int code)
@@ -106,7 +138,7 @@ static const struct vb_stream_events events = {
 static void end_open(struct tunnel_end *end, struct vb_tunnel *tunnel, struct tunnel_end *other,
                      struct vb_stream *stream)
 {
-    *end = (struct tunnel_end){TUNNEL_END_MAGIC, false, tunnel, other, stream};
+    *end = (struct tunnel_end){.magic = TUNNEL_END_MAGIC, .tunnel = tunnel, .other = other, .stream = stream};
     vb_stream_rebind(stream, &events, end);
 }
 
@@ -132,11 +164,8 @@ void vb_tunnel_begin(struct vb_tunnel *tunnel, struct vb_str from_client, bool c
 {
     moved(tunnel);
     /* The one has perhaps been paused while its bytes waited, the other because the 101 has not left yet. */
-    vb_stream_resume(tunnel->client.stream);
-    if (vb_stream_queued(tunnel->client.stream))
-        vb_stream_pause(tunnel->backend.stream);
-    else
-        vb_stream_resume(tunnel->backend.stream);
+    set_paused(&tunnel->client, false);
+    set_paused(&tunnel->backend, vb_stream_queued(tunnel->client.stream));
     if (from_client.n > 0 && !pass_on(&tunnel->client, from_client.p, from_client.n))
         return;
     if (client_done)
@@ -150,6 +179,7 @@ void vb_tunnel_close(struct vb_tunnel **tunnel_ptr, enum vb_tunnel_ending how)
         return;
     *tunnel_ptr = NULL;
     vb_timer_stop(&tunnel->timer);
+    vb_timer_stop(&tunnel->watch);
     vb_sub64(&tunnel->proxy->stats->tunnels, 1);
     if (how == VB_TUNNEL_DONE)
         vb_stream_finish(&tunnel->backend.stream);

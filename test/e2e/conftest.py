@@ -55,5 +55,9 @@ def balancer(lifetimes, tmp_path):
     def make(backends, *, pool=None, **options):
         backends = backends if isinstance(backends, list) else [backends]
         pools = {"web": {"backends": backends, "health": "off", **(pool or {})}}
-        return lifetimes.enter_context(Balancer(tmp_path, pools, **options))
+        lb = lifetimes.enter_context(Balancer(tmp_path, pools, **options))
+        for there in backends:
+            if hasattr(there, "released"):  # before the balancer is stopped: what they still hold would delay that
+                lifetimes.callback(there.released.set)
+        return lb
     return make

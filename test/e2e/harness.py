@@ -302,6 +302,10 @@ class Balancer:
     def worker_rows(self):
         return self.vbctl("workers")["workers"]
 
+    def total(self, field):
+        """Of a figure that each worker counts."""
+        return sum(row[field] for row in self.worker_rows())
+
     def worker_pids(self):
         pids = [row["pid"] for row in self.worker_rows() if row["state"] == "ready"]
         self._seen_workers.update(pids)
@@ -395,20 +399,25 @@ class Response:
 
 
 class Client:
-    """One connection to a port, as a strict HTTP/1.1 client."""
+    """One connection to a port, or to the path of a unix socket, as a strict HTTP/1.1 client."""
 
-    def __init__(self, port, host="127.0.0.1", receive_buffer=None):
-        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    def __init__(self, port, host="127.0.0.1", receive_buffer=None, source=None):
+        is_unix = isinstance(port, Path)
+        self.socket = socket.socket(socket.AF_UNIX if is_unix else
+                                    socket.AF_INET6 if ":" in host else socket.AF_INET)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(TIMEOUT)
         try:
-            self.socket.connect((host, port))
+            if source:
+                self.socket.bind((source, 0))
+            self.socket.connect(str(port) if is_unix else (host, port))
         except BaseException:
             self.socket.close()
             raise
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.host = f"test:{port}"
+        if not is_unix:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.host = "test" if is_unix else f"test:{port}"
         self._buffer = b""
 
     def __enter__(self):
@@ -431,6 +440,20 @@ class Client:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:  # the kernel says "not connected" to one that was reset
             raise ConnectionResetError from error
+
+    def trickle(self, data, pause):
+        """Sends a byte every `pause` seconds, until all are gone, or something comes back, or the peer closes."""
+        self.socket.settimeout(pause)
+        for i in range(len(data)):
+            try:
+                self.send(data[i:i + 1])
+                self._fill()
+                break
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                break
+        self.socket.settimeout(TIMEOUT)
 
     def start(self, method, target, headers=(), body=None, host=True):
         """Sends a request; headers are (name, value) pairs."""
@@ -523,6 +546,8 @@ class Client:
                 return
             response.trailers += line
 
+    exactly = _exactly
+
     def rest(self):
         """Everything until the peer closes."""
         parts, self._buffer = [self._buffer], b""
@@ -539,9 +564,9 @@ class Client:
             return True
 
 
-def get(port, target="/", headers=(), host="127.0.0.1"):
+def get(port, target="/", headers=(), host="127.0.0.1", source=None):
     """One GET over a connection of its own."""
-    with Client(port, host) as client:
+    with Client(port, host, source=source) as client:
         return client.get(target, headers)
 
 
@@ -664,7 +689,8 @@ class Connection:
         self.received = b""
         self.sent = self.taken = 0  # bytes, while a large body is on its way
         self._buffer = b""
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _fill(self):
         data = self.socket.recv(262144)
@@ -679,6 +705,16 @@ class Connection:
             self._fill()
         data, self._buffer = self._buffer[:n], self._buffer[n:]
         return data
+
+    exactly = _take
+
+    def rest(self):
+        """Everything until the peer closes."""
+        try:
+            while True:
+                self._fill()
+        except EOFError:
+            return self._take(len(self._buffer))
 
     def _line(self, mark=b"\r\n"):
         while mark not in self._buffer:
@@ -755,21 +791,27 @@ class Backend:
             (with `early`: when its head is there); or a list of these, one for each request, the last for all others.
     """
 
-    def __init__(self, answer=None, early=False, record=True, port=None, host="127.0.0.1"):
+    def __init__(self, answer=None, early=False, record=True, port=None, host="127.0.0.1", path=None):
         self.answer = reply() if answer is None else answer
         self.early, self.record = early, record
-        self.port = port or free_port()
+        self.path = path  # of a unix socket
+        self.port = None if path else port or free_port()
         self.host = host
-        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self.address = f"unix:{path}" if path else f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self.connections, self.requests, self.failures = [], [], []
         self.released = threading.Event()  # ends every hang()
         self._lock = threading.Lock()
         self._listener = None
 
     def __enter__(self):
-        self._listener = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind((self.host, self.port))
+        if self.path:
+            Path(self.path).unlink(missing_ok=True)
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(self.path))
+        else:
+            self._listener = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind((self.host, self.port))
         self._listener.listen(256)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
         return self

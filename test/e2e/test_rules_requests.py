@@ -1,8 +1,8 @@
 """Requests, hostile and unusual: every case of hostile.py, alone, behind a valid request and followed by one.
 
-Judged at both ends: what the client gets, and which bytes the backend received. A refused request ends its connection and
-leaves no byte, or a part of a message on a connection that is closed; one that passes arrives in exactly one plain form;
-what follows either is a request of its own or is never answered. Rules: RFC 9110, RFC 9112.
+Judged at both ends: what the client gets, and which bytes the backend received. A refused request ends its connection
+and leaves no byte, or a part of a message on a connection that is closed; one that passes arrives in exactly one plain
+form; what follows either is a request of its own or is never answered. Rules: RFC 9110, RFC 9112.
 """
 import itertools
 import re
@@ -226,7 +226,8 @@ def post_chunks(*sizes, last=True):
 
 
 def all_connections_are_closed(there):
-    eventually(lambda: not any(connection.is_open for connection in there.connections), "the backend's connection is closed")
+    eventually(lambda: not any(connection.is_open for connection in there.connections),
+               "the backend's connection is closed")
 
 
 def test_413_at_once_for_a_length_beyond_the_limit(balancer, backend):
@@ -265,7 +266,8 @@ def test_413_for_a_client_that_does_not_wait(balancer, backend):
     assert there.received == b""
 
 
-@pytest.mark.parametrize("data", [post_chunks(TOO_LARGE), post_chunks(1000, 24, 1, last=False), post_chunks(*[1] * TOO_LARGE),
+@pytest.mark.parametrize("data", [post_chunks(TOO_LARGE), post_chunks(1000, 24, 1, last=False),
+                                  post_chunks(*[1] * TOO_LARGE),
                                   post_chunks(1024, 100000)],
                          ids=["one chunk", "as soon as it is passed", "small chunks", "a large second chunk"])
 def test_413_for_chunks_beyond_the_limit(balancer, backend, data):

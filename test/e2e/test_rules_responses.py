@@ -1,7 +1,7 @@
 """Responses, hostile and unusual: what the client gets, and whether the backend's connection is used again.
 
-Each case of the table is sent whole and byte by byte (each byte is a read of its own in the balancer, wire.Diag). After it
-a second request must get its own answer, whatever the backend has sent behind the first. Rules: RFC 9110, RFC 9112.
+Each case of the table is sent whole and byte by byte (each byte is a read of its own in the balancer, wire.Diag). After
+it a second request must get its own answer, whatever the backend has sent behind the first. Rules: RFC 9110, RFC 9112.
 """
 import threading
 from dataclasses import dataclass, field
@@ -76,10 +76,12 @@ each(BAD, {
     for line in (b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 OK", b"HTTP/1.1 000 OK", b"HTTP/1.1 -20 OK",
                  b"HTTP/1.1 +20 OK", b"HTTP/1.1 2x0 OK", b"HTTP/1.1 0x0 OK", b"HTTP/1.1  200 OK", b"HTTP/1.1\t200 OK",
                  b"HTTP/1.1200 OK", b"HTTP/2.0 200 OK", b"HTTP/2 200", b"HTTP/0.9 200 OK", b"HTTP/1.x 200 OK",
-                 b"HTTP/11 200 OK", b"HTTP/1.10 200 OK", b"http/1.1 200 OK", b" HTTP/1.1 200 OK", b"ICY 200 OK", b"HTTP/1.1",
+                 b"HTTP/11 200 OK", b"HTTP/1.10 200 OK", b"http/1.1 200 OK", b" HTTP/1.1 200 OK", b"ICY 200 OK",
+                 b"HTTP/1.1",
                  b"HTTP/1.1 ", b"HTTP/1.1 OK", b"200 OK", b"HTTPS/1.1 200 OK", b"HTTP/1.1 200OK", b"HTTP/1.1 200;OK",
                  b"HTTP/1.1 200 O\x00K", b"HTTP/1.1 200 O\rK", b"HTTP/1.1 200 OK\r", b"HTTP/1.1 200 \x7f", b"\x00",
-                 b"HTTP/1.1 \xb2\xb0\xb0 OK", b"SSH-2.0-x", b"<html>", b"\x15\x03\x03\x00\x02\x02\x50", b"GET / HTTP/1.1")
+                 b"HTTP/1.1 \xb2\xb0\xb0 OK", b"SSH-2.0-x", b"<html>", b"\x15\x03\x03\x00\x02\x02\x50",
+                 b"GET / HTTP/1.1")
 })
 each(Passed(), {
     "no reason": b"HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\nhello",
@@ -100,7 +102,8 @@ each(BAD, {"nothing": b"", "half a status line": OK[:-2], "a status line alone":
 
 each(BAD, {
     f"length {text_of(value)}": OK + b"Content-Length: " + value + b"\r\n\r\nhello"
-    for value in (b"", b"+5", b"-5", b"5z", b"z", b"0x5", b"5 5", b"5,", b",5", b"5.0", b"5, 6", b"5,5,6", b"9223372036854775808",
+    for value in (b"", b"+5", b"-5", b"5z", b"z", b"0x5", b"5 5", b"5,", b",5", b"5.0", b"5, 6", b"5,5,6",
+                  b"9223372036854775808",
                   b"18446744073709551616", b"18446744073709551621", b"9" * 400, b"5\x0b", b"\xa05", b'"5"', b"5;")
 })
 each(BAD, {
@@ -125,8 +128,10 @@ each(Passed(has={"Content-Length": "5"}), {
 })
 each(BAD, {
     f"Transfer-Encoding {text_of(value)}": OK + b"Transfer-Encoding: " + value + b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
-    for value in (b"", b"gzip", b"identity", b"xchunked", b"chunked, gzip", b"gzip, chunked", b"chunked, chunked", b",chunked",
-                  b"chunked,", b'"chunked"', b"chunked;q=1", b"\x0bchunked", b"chunked\x00", b"\xa0chunked", b"chunked identity")
+    for value in (b"", b"gzip", b"identity", b"xchunked", b"chunked, gzip", b"gzip, chunked", b"chunked, chunked",
+                  b",chunked",
+                  b"chunked,", b'"chunked"', b"chunked;q=1", b"\x0bchunked", b"chunked\x00", b"\xa0chunked",
+                  b"chunked identity")
 }, closes=True)
 each(BAD, {
     "chunked in two fields": CHUNKED + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -134,12 +139,14 @@ each(BAD, {
     "a space before the colon of Transfer-Encoding": OK + b"Transfer-Encoding : chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     "a folded Transfer-Encoding": OK + b"Transfer-Encoding:\r\n chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
 }, closes=True)
-add("chunked in HTTP/1.0", b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", BAD, Passed(reused=False))
+add("chunked in HTTP/1.0", b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", BAD,
+    Passed(reused=False))
 add("CHUNKED", OK + b"Transfer-Encoding: CHUNKED\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Passed())
 add("chunked amid tabs", OK + b"Transfer-Encoding:\tchunked\t\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Passed())
 for name in (b"Content-Length", b"transfer-encoding"):
     add(f"Connection names {name.decode()}", OK + b"Connection: " + name + b"\r\n" +
-        (b"Content-Length: 5\r\n\r\nhello" if name[0] == ord("C") else b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+        (b"Content-Length: 5\r\n\r\nhello" if name[0] == ord("C")
+         else b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
         BAD, Passed())
 
 # ---- chunks (RFC 9112 7.1) -------------------------------------------------------------------------------------------
@@ -147,12 +154,14 @@ for name in (b"Content-Length", b"transfer-encoding"):
 HELLO = b"5\r\nhello\r\n"
 each(CUT, {
     f"chunks {text_of(chunks)}": CHUNKED + b"\r\n" + chunks
-    for chunks in (b"0x5\r\nhello\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n", b"-5\r\nhello\r\n0\r\n\r\n", b" 5\r\nhello\r\n0\r\n\r\n",
-                   b"5_\r\nhello\r\n0\r\n\r\n", b"\r\nhello\r\n0\r\n\r\n", b"xyz\r\n", b"10000000000000005\r\nhello\r\n0\r\n\r\n",
+    for chunks in (b"0x5\r\nhello\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n", b"-5\r\nhello\r\n0\r\n\r\n",
+                   b" 5\r\nhello\r\n0\r\n\r\n", b"5_\r\nhello\r\n0\r\n\r\n", b"\r\nhello\r\n0\r\n\r\n", b"xyz\r\n",
+                   b"10000000000000005\r\nhello\r\n0\r\n\r\n",
                    b"5\nhello\r\n0\r\n\r\n", b"5\rhello\r\n0\r\n\r\n", b"5\r\nhello\n0\r\n\r\n", b"5\r\nhello0\r\n\r\n",
                    b"5\r\nhello world\r\n0\r\n\r\n", b"6\r\nhello\r\n0\r\n\r\n", b"5;a\nhello\r\n0\r\n\r\n",
-                   b"5;a\x00\r\nhello\r\n0\r\n\r\n", b'5;a="b\r\nhello\r\n0\r\n\r\n', HELLO + b"0\n\r\n", HELLO + b"0\r\n\n",
-                   HELLO + b"0\r\n\rX", HELLO + b"-0\r\n\r\n", HELLO + b"0\r\nnonsense\r\n\r\n", HELLO + b"0\r\n: x\r\n\r\n",
+                   b"5;a\x00\r\nhello\r\n0\r\n\r\n", b'5;a="b\r\nhello\r\n0\r\n\r\n', HELLO + b"0\n\r\n", HELLO +
+                   b"0\r\n\n", HELLO + b"0\r\n\rX\r\n", HELLO + b"-0\r\n\r\n", HELLO + b"0\r\nnonsense\r\n\r\n", HELLO +
+                   b"0\r\n: x\r\n\r\n",
                    HELLO + b"0\r\nX : x\r\n\r\n", HELLO + b"0\r\nX: a\x00\r\n\r\n", HELLO + b"0\r\nX: a\n\r\n",
                    HELLO + b"0\r\nX: a\r\n b\r\n\r\n", HELLO + b"0\r\nHTTP/1.1 200 OK\r\n\r\n", HELLO + POISON)
 })
@@ -184,7 +193,8 @@ TRUNCATED = {
     "a trailer": CHUNKED + b"\r\n" + HELLO + b"0\r\nX: a\r\n",
 }
 for version in ("1.1", "1.0"):
-    each(CUT, {f"cut: {name}, for HTTP/{version}": data for name, data in TRUNCATED.items()}, closes=True, version=version)
+    each(CUT, {f"cut: {name}, for HTTP/{version}": data for name, data in TRUNCATED.items()}, closes=True,
+         version=version)
 
 # ---- no body whatever the fields say (RFC 9112 6.3) ------------------------------------------------------------------
 
@@ -200,28 +210,32 @@ for name, (line, status, method) in NO_BODY.items():
     bare("with chunks", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", False)
     bare("with a body without a length", b"\r\nhello", False)
     bare("with another response", b"\r\n" + POISON, False)
-CASES = [case if case.name != "204 with a length" else Case(**{**case.__dict__, "outcomes": (
-    Passed(b"", 204, True, has={"Content-Length": None}), BAD)}) for case in CASES]
-CASES = [case if case.name != "204 with chunked" else Case(**{**case.__dict__, "outcomes": (
-    Passed(b"", 204, True, has={"Transfer-Encoding": None}), Passed(b"", 204, False), BAD)}) for case in CASES]
+add("204 without a length of its own", b"HTTP/1.1 204 X\r\nContent-Length: 0\r\n\r\n",
+    Passed(b"", 204, has={"Content-Length": None, "Transfer-Encoding": None}))
 
 # ---- interim responses (RFC 9110 15.2) -------------------------------------------------------------------------------
 
 for status in (100, 102, 103, 150, 199):
     add(f"interim {status}", b"HTTP/1.1 %d X\r\nX-I: 1\r\n\r\n" % status + reply("hello"), Passed(interims=(status,)))
-    add(f"interim {status} for HTTP/1.0", b"HTTP/1.1 %d X\r\nX-I: 1\r\n\r\n" % status + reply("hello"), Passed(), version="1.0")
-add("interim responses of all kinds", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 X\r\n\r\n"
+    add(f"interim {status} for HTTP/1.0", b"HTTP/1.1 %d X\r\nX-I: 1\r\n\r\n" % status + reply("hello"), Passed(),
+        version="1.0")
+add("interim responses of all kinds",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 X\r\n\r\n"
     b"HTTP/1.1 103 \r\n\r\n" + reply("hello"), Passed(interims=(100, 103, 102, 103)))
 add("a hundred interim responses", b"HTTP/1.1 103 X\r\n\r\n" * 100 + reply("hello"), Passed(interims=(103,) * 100))
 add("interim responses before 204", b"HTTP/1.1 103 X\r\n\r\nHTTP/1.1 204 X\r\n\r\n", Passed(b"", 204, interims=(103,)))
-add("interim responses before chunks", b"HTTP/1.1 103 X\r\n\r\n" + CHUNKED + b"\r\n" + HELLO + b"0\r\n\r\n", Passed(interims=(103,)))
-add("interim responses before HEAD's", b"HTTP/1.1 103 X\r\n\r\n" + OK + b"Content-Length: 5\r\n\r\n", Passed(b"", interims=(103,)),
+add("interim responses before chunks", b"HTTP/1.1 103 X\r\n\r\n" + CHUNKED + b"\r\n" + HELLO + b"0\r\n\r\n",
+    Passed(interims=(103,)))
+add("interim responses before HEAD's", b"HTTP/1.1 103 X\r\n\r\n" + OK + b"Content-Length: 5\r\n\r\n",
+    Passed(b"", interims=(103,)),
     method="HEAD")
 add("interim responses, then nothing", b"HTTP/1.1 103 X\r\n\r\n", Failed((103,)), closes=True)
-add("an interim response with a body", b"HTTP/1.1 103 X\r\nContent-Length: 5\r\n\r\nhello" + reply("hello"), Failed((103,)), BAD)
+add("an interim response with a body", b"HTTP/1.1 103 X\r\nContent-Length: 5\r\n\r\nhello" + reply("hello"),
+    Failed((103,)), BAD)
 add("an interim response with a length of 0", b"HTTP/1.1 103 X\r\nContent-Length: 0\r\n\r\n" + reply("hello"),
     Passed(interims=(103,)), BAD)
-add("an interim response with chunks", b"HTTP/1.1 103 X\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + reply("hello"),
+add("an interim response with chunks", b"HTTP/1.1 103 X\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" +
+    reply("hello"),
     Failed((103,)), BAD)
 add("an interim response with a control byte", b"HTTP/1.1 103 X\r\nLink: \x01\r\n\r\n" + reply("hello"), BAD)
 each(BAD, {
@@ -229,7 +243,8 @@ each(BAD, {
     "101 unasked, with bytes behind": b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n" + POISON,
     "101 unasked, without fields": b"HTTP/1.1 101 X\r\n\r\n" + reply("hello"),
 })
-add("101 unasked, behind 103", b"HTTP/1.1 103 X\r\n\r\nHTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", Failed((103,)))
+add("101 unasked, behind 103", b"HTTP/1.1 103 X\r\n\r\nHTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    Failed((103,)))
 
 # ---- where the end of the connection is the end (RFC 9112 6.3, 8) ----------------------------------------------------
 
@@ -243,35 +258,44 @@ each(Passed(reused=False, has={"Transfer-Encoding": "chunked", "Content-Length":
 each(Passed(reused=False, has={"Transfer-Encoding": None, "Content-Length": None}),
      {f"{name}, for HTTP/1.0": data for name, data in CLOSING.items()}, closes=True, version="1.0")
 add("nothing until the end", OK + b"\r\n", Passed(b"", reused=False), closes=True)
-add("chunks for HTTP/1.0", CHUNKED + b"\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", Passed(has={"Transfer-Encoding": None}), version="1.0")
+add("chunks for HTTP/1.0", CHUNKED + b"\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", Passed(has={"Transfer-Encoding": None}),
+    version="1.0")
 add("a body that holds a response until the end", OK + b"\r\n" + POISON, Passed(POISON, reused=False), closes=True)
 
 # ---- which connections are used again (RFC 9112 9.3) -----------------------------------------------------------------
 
 add("HTTP/1.0 with a length", b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", Passed(reused=False))
-add("HTTP/1.0 with a length and keep-alive", b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 5\r\n\r\nhello", Passed())
+add("HTTP/1.0 with a length and keep-alive",
+    b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 5\r\n\r\nhello", Passed())
 add("Connection: close", with_field(b"Connection: close"), Passed(reused=False))
 add("Connection: CLOSE in a list", with_field(b"Connection: x,CLOSE"), Passed(reused=False))
-add("Connection: close in a second field", with_field(b"Connection: keep-alive\r\nConnection: close"), Passed(reused=False))
+add("Connection: close in a second field", with_field(b"Connection: keep-alive\r\nConnection: close"),
+    Passed(reused=False))
 add("Connection: close with a tab", with_field(b"Connection: close\t"), Passed(reused=False))
-add("Connection: close and a body until the end", OK + b"Connection: close\r\n\r\nhello", Passed(reused=False), closes=True)
+add("Connection: close and a body until the end", OK + b"Connection: close\r\n\r\nhello", Passed(reused=False),
+    closes=True)
 add("Connection: keep-alive", with_field(b"Connection: keep-alive"), Passed())
 add("Proxy-Connection: close", with_field(b"Proxy-Connection: close"), Passed(has={"Proxy-Connection": None}))
 
 # ---- for one hop only (RFC 9110 7.6.1) -------------------------------------------------------------------------------
 
-add("hop-by-hop fields", with_field(b"Connection: keep-alive, X-Secret, ,x-two\r\nX-Secret: 1\r\nX-TWO: 2\r\nKeep-Alive: timeout=5\r\n"
+add("hop-by-hop fields",
+    with_field(b"Connection: keep-alive, X-Secret, ,x-two\r\nX-Secret: 1\r\nX-TWO: 2\r\nKeep-Alive: timeout=5\r\n"
                                     b"Upgrade: h2c\r\nTE: trailers\r\nX-Stays: 3"),
     Passed(has={"X-Secret": None, "X-Two": None, "Keep-Alive": None, "Upgrade": None, "TE": None, "X-Stays": "3"}))
-add("Connection names Set-Cookie", with_field(b"Connection: set-cookie\r\nSet-Cookie: a=b"), Passed(has={"Set-Cookie": None}))
+add("Connection names Set-Cookie", with_field(b"Connection: set-cookie\r\nSet-Cookie: a=b"),
+    Passed(has={"Set-Cookie": None}))
 add("Connection names Server", with_field(b"Server: x\r\nConnection: Server"), Passed(has={"Server": None}))
 add("Connection names Via", with_field(b"Via: 1.1 before\r\nConnection: Via"), Passed())
-add("a Trailer field", CHUNKED + b"Trailer: X-Checksum\r\n\r\n" + HELLO + b"0\r\n\r\n", Passed(has={"Trailer": "X-Checksum"}))
+add("a Trailer field", CHUNKED + b"Trailer: X-Checksum\r\n\r\n" + HELLO + b"0\r\n\r\n",
+    Passed(has={"Trailer": "X-Checksum"}))
 
 # ---- fields (RFC 9110 5, RFC 9112 5) ---------------------------------------------------------------------------------
 
-each(BAD, {f"value with {byte:#04x}": with_field(b"X: a" + bytes([byte]) + b"b") for byte in (*range(9), *range(10, 0x20), 0x7f)})
-each(BAD, {f"name with {chr(byte)!r}": with_field(b"X" + bytes([byte]) + b"Y: a") for byte in b" \t\"(),/;<=>?@[\\]{}\x00\x7f\xe4"})
+each(BAD, {f"value with {byte:#04x}": with_field(b"X: a" + bytes([byte]) + b"b")
+           for byte in (*range(9), *range(10, 0x20), 0x7f)})
+each(BAD, {f"name with {chr(byte)!r}": with_field(b"X" + bytes([byte]) + b"Y: a")
+           for byte in b" \t\"(),/;<=>?@[\\]{}\x00\x7f\xe4"})
 each(BAD, {
     "a line without colon": with_field(b"nonsense"),
     "an empty name": with_field(b": x"),
@@ -290,7 +314,8 @@ each(BAD, {
     "a response split by LF LF": OK + b"Location: /\n\n" + POISON + b"\r\n\r\n",
     "a response split by CR CR": OK + b"Location: /\r\r" + POISON + b"\r\n\r\n",
 })
-add("a response split by an application", OK + b"Location: /\r\nContent-Length: 0\r\n\r\n" + POISON + b"\r\nContent-Length: 5\r\n\r\nhello",
+add("a response split by an application", OK + b"Location: /\r\nContent-Length: 0\r\n\r\n" + POISON +
+    b"\r\nContent-Length: 5\r\n\r\nhello",
     Passed(b"", reused=False))
 add("8-bit bytes in a value", with_field(b"X: \xe4\x80\xff"), Passed(has={"X": "\xe4\x80\xff"}))
 add("a tab in a value", with_field(b"X: a\tb"), Passed(has={"X": "a\tb"}))
@@ -414,7 +439,8 @@ def test_response(door, case, apart):
                 pass
             assert get(door.port).body == b"next"
     assert len(answer.used) == 2
-    assert any(matches(seen, response, answer.used, outcome) for outcome in case.outcomes), (seen, response.head, answer.used)
+    assert any(matches(seen, response, answer.used, outcome) for outcome in case.outcomes), (seen, response.head,
+                                                                                             answer.used)
     eventually(lambda: not any(connection.is_open for connection in answer.used), "no connection of this case is left")
 
 
@@ -440,7 +466,8 @@ def test_bytes_that_come_later_end_an_idle_connection(balancer, backend):
     assert len(there.connections) == 2
 
 
-@pytest.mark.parametrize("flood", [b"HTTP/1.1 103 X\r\n\r\n", b"HTTP/1.1 100 Continue\r\nX: " + b"a" * 1000 + b"\r\n\r\n"],
+@pytest.mark.parametrize("flood", [b"HTTP/1.1 103 X\r\n\r\n", b"HTTP/1.1 100 Continue\r\nX: " + b"a" * 1000 +
+                                   b"\r\n\r\n"],
                          ids=["103", "100"])
 def test_interim_responses_are_bounded(balancer, backend, flood):
     def answer(connection, request):

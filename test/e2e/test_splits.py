@@ -2,8 +2,8 @@
 where the cut can be, and byte by byte.
 
 The second part is sent when the balancer has read the first one (wire.Diag), so these are two reads there, never one.
-Many connections to one balancer go in step: a batch sends its first parts, then its second ones, then reads all answers.
-Behind each case follows a valid request that ends the connection; so every connection ends by itself.
+Many connections to one balancer go in step: a batch sends its first parts, then its second ones, then reads all
+answers. Behind each case follows a valid request that ends the connection; so every connection ends by itself.
 """
 import itertools
 import selectors

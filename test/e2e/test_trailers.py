@@ -27,11 +27,13 @@ PASS = {
 }
 
 # Framing, routing, modifiers, credentials, fields of one hop, and those of this proxy.
-FORBIDDEN = [b"Content-Length: 99", b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", b"Host: evil", b"Connection: close",
-             b"Connection: X-Checksum", b"Keep-Alive: timeout=1", b"Proxy-Connection: close", b"TE: trailers", b"Trailer: X-Checksum",
-             b"Upgrade: h2c", b"Authorization: Basic eDp5", b"Proxy-Authorization: x", b"Cookie: a=b", b"Set-Cookie: a=b",
-             b"Forwarded: for=10.1.1.1", b"X-Forwarded-For: 10.1.1.1", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: evil",
-             b"Expect: 100-continue", b"Max-Forwards: 0"]
+FORBIDDEN = [b"Content-Length: 99", b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", b"Host: evil",
+             b"Connection: close",
+             b"Connection: X-Checksum", b"Keep-Alive: timeout=1", b"Proxy-Connection: close", b"TE: trailers",
+             b"Trailer: X-Checksum",
+             b"Upgrade: h2c", b"Authorization: Basic eDp5", b"Proxy-Authorization: x", b"Cookie: a=b",
+             b"Set-Cookie: a=b", b"Forwarded: for=10.1.1.1", b"X-Forwarded-For: 10.1.1.1", b"X-Forwarded-Proto: https",
+             b"X-Forwarded-Host: evil", b"Expect: 100-continue", b"Max-Forwards: 0"]
 
 
 def chunks(lines, data=HELLO):
@@ -39,7 +41,8 @@ def chunks(lines, data=HELLO):
 
 
 def pairs(lines):
-    return [(name.decode(), value.strip(b" ").decode("latin-1")) for name, _, value in (line.partition(b":") for line in lines)]
+    return [(name.decode(), value.strip(b" ").decode("latin-1")) for name, _,
+            value in (line.partition(b":") for line in lines)]
 
 
 def spelled(name):
@@ -76,7 +79,8 @@ def test_trailers_of_a_request_pass(balancer, backend, lines, pieces):
     post_twice(balancer(there), POST + b"\r\n" + chunks(lines), pieces)
     for message in received(there):
         assert message.body == b"hello" and message.trailers == pairs(lines)
-        assert not {name for name, _ in pairs(lines)} & {name for name, _ in message.fields}, "a trailer became a header field"
+        assert not {name for name, _ in pairs(lines)} & {name for name,
+                                                         _ in message.fields}, "a trailer became a header field"
 
 
 @pytest.mark.parametrize("line", FORBIDDEN, ids=lambda line: line.decode())
@@ -137,26 +141,31 @@ def test_a_trailer_section_that_comes_late(balancer, backend):
     assert received(there)[0].trailers == [("X-Checksum", "1")]
 
 
-@pytest.mark.parametrize("line", [b"nonsense", b": x", b"X : x", b" X: x", b"X: a\r\n b", b"X: a\x00", b"X: a\rb", b"X: a\x01b",
-                                  b"X\xe4: a", b"X: a\n", b"X(: a"], ids=ascii)
+@pytest.mark.parametrize("line", [b"nonsense", b": x", b"X : x", b" X: x", b"X: a\r\n b", b"X: a\x00", b"X: a\rb",
+                                  b"X: a\x01b", b"X\xe4: a", b"X: a\n", b"X(: a"], ids=ascii)
 def test_a_bad_trailer_is_refused(balancer, backend, line):
     """RFC 9112 5: as if it were a header field; the backend sees that the message was cut."""
     there = backend()
     lb = balancer(there)
-    response = exchange(lb.port, POST + b"\r\n" + chunks([b"X-First: 1", line]) + b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+    response = exchange(lb.port, POST + b"\r\n" + chunks([b"X-First: 1", line]) +
+                        b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
     assert response.status == 400 and response.closes
-    eventually(lambda: not any(connection.is_open for connection in there.connections), "the backend's connection is closed")
+    eventually(lambda: not any(connection.is_open for connection in there.connections),
+               "the backend's connection is closed")
     assert there.requests == []
 
 
-@pytest.mark.parametrize("lines", [[b"X: a"] * 50000, [b"X: " + b"a" * 500000], [b"X-%d: %s" % (i, b"a" * 1000) for i in range(64)],
-                                   [b"Host: x"] * 50000], ids=["many", "a long one", "64 KB", "many that would be dropped"])
+@pytest.mark.parametrize("lines", [[b"X: a"] * 50000, [b"X: " + b"a" * 500000],
+                                   [b"X-%d: %s" % (i, b"a" * 1000) for i in range(64)],
+                                   [b"Host: x"] * 50000], ids=["many", "a long one", "64 KB",
+                                                               "many that would be dropped"])
 def test_trailers_are_bounded(balancer, backend, lines):
     there = backend()
     lb = balancer(there)
     response = exchange(lb.port, POST + b"\r\n" + chunks(lines))
     assert response.status in (400, 413, 431) and response.closes
-    eventually(lambda: not any(connection.is_open for connection in there.connections), "the backend's connection is closed")
+    eventually(lambda: not any(connection.is_open for connection in there.connections),
+               "the backend's connection is closed")
     assert there.requests == []
 
 
@@ -192,7 +201,8 @@ def test_trailers_of_a_response_pass(balancer, backend, lines, pieces):
 @pytest.mark.parametrize("line", FORBIDDEN, ids=lambda line: line.decode())
 def test_a_forbidden_trailer_of_a_response_is_dropped(balancer, backend, line):
     name, _, value = line.partition(b":")
-    there = backend([OK + b"\r\n" + chunks([b"X-First: 1", variant + b":" + value, b"X-Last: 2"]) for variant in spelled(name)])
+    there = backend([OK + b"\r\n" + chunks([b"X-First: 1", variant + b":" + value, b"X-Last: 2"])
+                     for variant in spelled(name)])
     with Client(balancer(there).port) as client:
         for _ in range(3):
             response = client.get()
@@ -244,8 +254,10 @@ def hop_fields(message):
     return message.values("TE"), [value.lower() for value in message.values("Connection")]
 
 
-@pytest.mark.parametrize("lines", [b"TE: trailers\r\nConnection: TE\r\n", b"te: trailers\r\nConnection: keep-alive, te\r\n",
-                                   b"Connection: TE\r\nTE:  trailers \r\n", b"TE:trailers\r\nconnection: x,TE\r\nX: secret\r\n"],
+@pytest.mark.parametrize("lines", [b"TE: trailers\r\nConnection: TE\r\n",
+                                   b"te: trailers\r\nConnection: keep-alive, te\r\n",
+                                   b"Connection: TE\r\nTE:  trailers \r\n",
+                                   b"TE:trailers\r\nconnection: x,TE\r\nX: secret\r\n"],
                          ids=ascii)
 def test_te_trailers_is_passed_on(balancer, backend, lines):
     """RFC 9110 10.1.4: as an offer of this hop, so with Connection: TE."""
@@ -255,8 +267,8 @@ def test_te_trailers_is_passed_on(balancer, backend, lines):
     assert hop_fields(message) == (["trailers"], ["te"]) and message.values("X") == []
 
 
-@pytest.mark.parametrize("value", ["gzip", "trailers, gzip", "gzip, trailers", "trailers;q=1", "trailers,", ",trailers", "", "trailer",
-                                   "\"trailers\"", "chunked", "trailers trailers"])
+@pytest.mark.parametrize("value", ["gzip", "trailers, gzip", "gzip, trailers", "trailers;q=1", "trailers,", ",trailers",
+                                   "", "trailer", "\"trailers\"", "chunked", "trailers trailers"])
 def test_any_other_te_is_dropped(balancer, backend, value):
     there = backend()
     lb = balancer(there)

@@ -148,6 +148,7 @@ class Ledger:
         self._begun = 0     # connections that have been looked at
         self._open = {}     # connection: bytes of it that were whole messages
         self._judged = set()
+        self._malformed = []
 
     def read(self):
         """Goes on with what has arrived; (connection, bytes) of the messages that are not whole."""
@@ -156,7 +157,16 @@ class Ledger:
         self._open.update({connection: 0 for connection in new})
         for connection, done in list(self._open.items()):
             is_over = not connection.is_open  # asked first: nothing comes after it
-            found, rest = messages(connection.received[done:]) if len(connection.received) > done else ([], b"")
+            try:
+                found, rest = messages(connection.received[done:]) if len(connection.received) > done else ([], b"")
+            except Malformed as error:  # said once; what else comes over it cannot be told apart
+                self._malformed.append(f"{error}, in {connection.received[done:][:300]!r}")
+                del self._open[connection]
+                try:
+                    connection.socket.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+                continue
             self._open[connection] = done + sum(len(message.raw) for message in found)
             for message in found:
                 mark = _MARK.search(message.raw)
@@ -168,9 +178,11 @@ class Ledger:
         return parts
 
     def objections(self, may_be_cut):
-        """A part of a message must be of one of these marks, and its connection must end; each is judged once."""
-        found = []
-        for connection, rest in self.read():
+        """A part of a message must be of one of these marks, and its connection must end; and every line must be plain.
+        What is wrong; each is said once."""
+        parts = self.read()
+        found, self._malformed = self._malformed, []
+        for connection, rest in parts:
             if connection in self._judged:
                 continue
             self._judged.add(connection)

@@ -41,6 +41,7 @@ with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
             try:
                 serve(accepted, sys.argv[2])
             except h11.RemoteProtocolError as error:
-                accepted.sendall(b"HTTP/1.1 %d No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % error.error_status_hint)
+                accepted.sendall(b"HTTP/1.1 %d No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" %
+                                 error.error_status_hint)
             except OSError:
                 pass

@@ -966,13 +966,13 @@ static void finishing_does_not_wait_for_ever(void **state)
     struct side side;
     struct peer peer;
     open_pair(*state, &side, &peer);
-    side.f->loop->linger.duration_ms = 20;
-    side.f->loop->finish_max_ms = 200;
+    side.f->loop->linger.duration_ms = 400;
+    side.f->loop->finish_max_ms = 1000;
     uint64_t begun = uv_hrtime();
     vb_stream_finish(&side.stream);
     /* a peer that sends and sends is heard out, for a while */
     RUN_UNTIL(side.f, streams(side.f) == 0 || (peer_sends(&peer, "x"), false));
-    assert_true(uv_hrtime() - begun >= 180 * 1000000ull);
+    assert_true(uv_hrtime() - begun >= 990 * 1000000ull);
     close(peer.fd);
     /* one that says nothing is not waited for so long */
     open_pair(*state, &side, &peer);
