@@ -218,23 +218,21 @@ static ssize_t finish(struct writer *w, const char *begin)
 ssize_t vb_h1_write_request(char *to, size_t size, const struct vb_head *head, const struct vb_forward_request *how)
 {
     struct writer w = {to, to + size, false};
-    bool own_host = head->host_from_target || (head->present & (1u << VB_FIELD_HOST)) == 0;
-    struct vb_str host = head->host.n > 0 ? head->host : how->fallback_host;
-    uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_CONTENT_LENGTH | forwarded_to_drop(&how->client);
-    if (own_host)
-        drop |= 1u << VB_FIELD_HOST;
+    bool has_host = head->host_from_target || vb_head_find(head, VB_FIELD_HOST) != NULL;
+    bool has_content = head->framing == VB_FRAMING_CHUNKED || head->length > 0;
+    uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_CONTENT_LENGTH | 1u << VB_FIELD_HOST | forwarded_to_drop(&how->client);
     if (how->max_forwards.n > 0)
         drop |= 1u << VB_FIELD_MAX_FORWARDS;
-    if (head->minor == 0)
-        drop |= 1u << VB_FIELD_EXPECT; /* RFC 9110 10.1.1: an HTTP/1.0 client cannot mean it */
+    if (head->minor == 0 ||
+        !has_content) /* RFC 9110 10.1.1: then it cannot be meant, and some servers wait for a body */
+        drop |= 1u << VB_FIELD_EXPECT;
     put_str(&w, head->method);
     put_literal(&w, " ");
     if (head->slash_before_target)
         put_literal(&w, "/");
     put_str(&w, head->target);
     put_literal(&w, " HTTP/1.1\r\n");
-    if (own_host)
-        put_field(&w, VB_STR("Host"), host);
+    put_field(&w, VB_STR("Host"), has_host ? head->host : how->fallback_host);
     put_fields(&w, head, drop, how->id.n > 0 ? how->id_field : VB_STR(""));
     put_framing(&w, head->framing, head->length);
     put_hop_fields(&w, head, how->upgrade);

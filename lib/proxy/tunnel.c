@@ -6,7 +6,8 @@
  * on (a half-closed connection) until its FIN too.
  *
  * When it goes wrong: a side that breaks breaks the other, also while it is not read. Without a byte either way for
- * timeouts.tunnel it ends as if both had finished, or broken where something was still on the way.
+ * timeouts.tunnel it ends as if both had finished, or broken where something was still on the way. A side that takes
+ * what is queued for it, however slowly, is no silence.
  */
 #include "tunnel.h"
 
@@ -16,8 +17,9 @@
 
 struct tunnel_end {
     uint32_t magic;
-    bool done;   /* it has sent its FIN */
-    bool paused; /* the other side does not take what it sends */
+    bool done;     /* it has sent its FIN */
+    bool paused;   /* the other side does not take what it sends */
+    size_t unsent; /* bytes that it had not taken when the other one was paused, or at the last look */
     struct vb_tunnel *tunnel;
     struct tunnel_end *other;
     struct vb_stream *stream;
@@ -40,11 +42,32 @@ static void over(struct vb_tunnel *tunnel, enum vb_tunnel_ending how)
     vb_exchange_tunnel_over(tunnel->exchange, how); /* ends in vb_tunnel_close */
 }
 
+static void moved(struct vb_tunnel *tunnel);
+
+/* Has it taken some of what is queued for it since the last look? */
+static bool takes_queue(struct tunnel_end *end)
+{
+    size_t before = end->unsent;
+    if (!vb_stream_queued(end->stream))
+        return false;
+    end->unsent = vb_stream_unsent(end->stream);
+    return end->unsent < before;
+}
+
 static void on_timeout(struct vb_timer *timer)
 {
     struct vb_tunnel *tunnel = vb_container_of(timer, struct vb_tunnel, timer);
     bool cut = vb_stream_queued(tunnel->client.stream) || vb_stream_queued(tunnel->backend.stream);
-    over(tunnel, cut ? VB_TUNNEL_BROKEN : VB_TUNNEL_DONE);
+    bool client_reads = takes_queue(&tunnel->client), backend_reads = takes_queue(&tunnel->backend);
+    if (client_reads || backend_reads)
+        moved(tunnel);
+    else
+        over(tunnel, cut ? VB_TUNNEL_BROKEN : VB_TUNNEL_DONE);
+}
+
+static void moved(struct vb_tunnel *tunnel)
+{
+    vb_timer_start(&tunnel->timer, &tunnel->proxy->tunnel, on_timeout);
 }
 
 /* Who is not read is not heard either when he breaks the connection. */
@@ -72,13 +95,9 @@ static void set_paused(struct tunnel_end *end, bool on)
         return;
     }
     vb_stream_pause(end->stream);
+    end->other->unsent = vb_stream_unsent(end->other->stream);
     if (tunnel->watch.list == NULL)
         vb_timer_start(&tunnel->watch, &tunnel->proxy->watch, on_watch);
-}
-
-static void moved(struct vb_tunnel *tunnel)
-{
-    vb_timer_start(&tunnel->timer, &tunnel->proxy->tunnel, on_timeout);
 }
 
 /* False: the tunnel is gone. */

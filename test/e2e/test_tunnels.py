@@ -383,7 +383,7 @@ def test_nothing_is_lost_in_many_tunnels(balancer, backend):
         for _ in range(n):
             at_once(4, lambda i: one((b"r", b"f", b"R", b"c")[i]))
         all_over(lb)
-    rounds(20)
+    rounds(150)  # sanitizers take memory of their own for a while
     files, memory = open_files(pid), memory_kib(pid)
     rounds(100)
     eventually(lambda: open_files(pid) <= files, f"as many descriptors as before: {files}")
