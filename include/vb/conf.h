@@ -32,6 +32,7 @@ struct vb_conf_sources {
 };
 
 bool vb_conf_sources_have(const struct vb_conf_sources *sources, const struct sockaddr *peer);
+bool vb_conf_sources_have_ip(const struct vb_conf_sources *sources, const struct vb_ip *ip);
 
 struct vb_conf_listener {
     char text[VB_UNIX_PATH_MAX + 8]; /* normalised: `0.0.0.0:8080`, `[::]:8080`, `unix:/path` */

@@ -75,12 +75,18 @@ void vb_read_route_path(struct vb_load *load, const struct vb_option *option, co
 static void add_method(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
                        struct vb_conf_route *route)
 {
-    static const char *const known[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"};
+    static const char *const known[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"};
     static const char expected[] = "a method such as GET";
     if (node->broken || !vb_load_is(load, option->key, node, VB_YAML_SCALAR, expected))
         return;
     if (!vb_valid_token(node->text)) {
         vb_load_mismatch(load, option->key, node, expected);
+        return;
+    }
+    if (vb_str_eq_nocase(vb_str(node->text), VB_STR("TRACE")) ||
+        vb_str_eq_nocase(vb_str(node->text), VB_STR("CONNECT"))) {
+        vb_diag_error(load->diag, node->place, "`%s`: %s is never served, whatever the route", option->key,
+                      vb_quote(node->text).text);
         return;
     }
     for (unsigned i = 0; i < VB_ARRAY_SIZE(known); i++) {

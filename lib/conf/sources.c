@@ -5,15 +5,18 @@
 
 #define NETWORKS_MAX 1000 /* each connection may be compared with all of them */
 
-bool vb_conf_sources_have(const struct vb_conf_sources *sources, const struct sockaddr *peer)
+bool vb_conf_sources_have_ip(const struct vb_conf_sources *sources, const struct vb_ip *ip)
 {
-    if (peer->sa_family == AF_UNIX)
-        return sources->unix_peers;
-    struct vb_ip ip = vb_ip_of(peer);
     for (unsigned i = 0; i < sources->n; i++)
-        if (vb_cidr_has(&sources->networks[i], &ip))
+        if (vb_cidr_has(&sources->networks[i], ip))
             return true;
     return false;
+}
+
+bool vb_conf_sources_have(const struct vb_conf_sources *sources, const struct sockaddr *peer)
+{
+    struct vb_ip ip = vb_ip_of(peer);
+    return peer->sa_family == AF_UNIX ? sources->unix_peers : vb_conf_sources_have_ip(sources, &ip);
 }
 
 /* `sources` has room for one more. */

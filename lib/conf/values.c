@@ -65,6 +65,38 @@ void vb_to_lower(char *text)
             *text |= 0x20;
 }
 
+/* Fields that are made or read here for another purpose. */
+static bool is_taken_field(const char *name)
+{
+    static const char *const taken[] = {
+        "Host",
+        "Connection",
+        "Content-Length",
+        "Transfer-Encoding",
+        "TE",
+        "Trailer",
+        "Upgrade",
+        "Date",
+        "Keep-Alive",
+        "Via",
+        "Expect",
+        "Max-Forwards",
+        "Proxy-Connection",
+        "Forwarded",
+        "Range",
+        "Cookie",
+        "Set-Cookie",
+        "Authorization",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+    };
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(taken); i++)
+        if (vb_str_eq_nocase(vb_str(name), vb_str(taken[i])))
+            return true;
+    return false;
+}
+
 void vb_read_request_id(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
 {
     struct vb_conf *conf = object;
@@ -76,6 +108,9 @@ void vb_read_request_id(struct vb_load *load, const struct vb_option *option, co
         name = option->by_default;
     if (vb_is_off(name))
         conf->headers.request_id[0] = '\0';
+    else if (is_taken_field(name))
+        vb_diag_error(load->diag, node->place, "`%s`: the field %s has another meaning; use for example `X-Request-ID`",
+                      option->key, vb_quote(name).text);
     else if (!vb_valid_token(name) || strlen(name) >= sizeof(conf->headers.request_id))
         vb_load_mismatch(load, option->key, node, expected);
     else

@@ -231,7 +231,7 @@ static int parse_target(struct scan *s, struct vb_str target)
     if (vb_str_eq(head->method, VB_STR("CONNECT")))
         return refuse(s, 405, "CONNECT is not served here");
     if (vb_str_eq(head->method,
-                  VB_STR("TRACE"))) /* to pass it on we would have to obey Max-Forwards (RFC 9110 7.6.2) */
+                  VB_STR("TRACE"))) /* it would show what is added here, and credentials (RFC 9110 9.3.8) */
         return refuse(s, 405, "TRACE is not served here");
     if (target.p[0] == '/')
         return 0;

@@ -254,14 +254,25 @@ static bool has_end_to_end(const struct vb_head *head, struct vb_str name)
     return field != NULL && !field->named_by_connection;
 }
 
+static void put_connection(struct writer *w, const struct vb_forward_response *how)
+{
+    bool upgrade = how->upgrade.n > 0;
+    if (how->announce_close)
+        put_field(w, VB_STR("Connection"), upgrade ? VB_STR("Upgrade, close") : VB_STR("close"));
+    else if (how->announce_keep_alive)
+        put_field(w, VB_STR("Connection"), upgrade ? VB_STR("Upgrade, keep-alive") : VB_STR("keep-alive"));
+    else if (upgrade)
+        put_field(w, VB_STR("Connection"), VB_STR("Upgrade"));
+}
+
 ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, const struct vb_forward_response *how)
 {
     struct writer w = {to, to + size, false};
     uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_CONTENT_LENGTH;
-    /* With no body the length describes what another method or an unconditional request would get. But 1xx and 204 must
-     * not have one (RFC 9110 8.6). */
     if (head->framing == VB_FRAMING_CHUNKED && how->framing != VB_FRAMING_CHUNKED)
         drop |= 1u << VB_FIELD_TRAILER; /* there will be none */
+    /* With no body the length describes what another method or an unconditional request would get. But 1xx and 204 must
+     * not have one (RFC 9110 8.6). */
     bool describes = how->framing == VB_FRAMING_NONE && head->status >= 200 && head->status != 204 &&
                      vb_head_find(head, VB_FIELD_CONTENT_LENGTH) != NULL;
     char status[3] = {(char)('0' + head->status / 100), (char)('0' + head->status / 10 % 10),
@@ -276,14 +287,9 @@ ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, 
     if (how->date.n > 0 && head->status >= 200 && vb_head_find(head, VB_FIELD_DATE) == NULL)
         put_field(&w, VB_STR("Date"), how->date);
     put_framing(&w, describes ? VB_FRAMING_LENGTH : how->framing, head->length);
-    if (how->upgrade.n > 0) {
-        put_literal(&w, "Connection: Upgrade\r\n");
+    if (how->upgrade.n > 0)
         put_field(&w, VB_STR("Upgrade"), how->upgrade);
-    } else if (how->announce_close) {
-        put_literal(&w, "Connection: close\r\n");
-    } else if (how->announce_keep_alive) {
-        put_literal(&w, "Connection: keep-alive\r\n");
-    }
+    put_connection(&w, how);
     put_via(&w, head->minor, how->via);
     if (how->id.n > 0 && !has_end_to_end(head, how->id_field))
         put_field(&w, how->id_field, how->id);

@@ -18,8 +18,7 @@ static void admit(struct vb_client *c, const struct sockaddr *peer)
     vb_addr_format_ip(c->ip, sizeof(c->ip), peer);
     c->is_trusted = vb_conf_sources_have(&proxy->conf->trusted_proxies, peer);
     c->has_ip = peer->sa_family != AF_UNIX;
-    if (!c->is_trusted)
-        c->counted_ip = vb_ip_of(peer);
+    c->counted_ip = c->is_trusted ? (struct vb_ip){.bytes = {0}} : vb_ip_of(peer);
     c->state = VB_CLIENT_EXCESS;
     switch (vb_shm_admit(proxy->shm, proxy->slot, &c->counted_ip, &limits)) {
     case VB_ADMITTED:
@@ -45,7 +44,7 @@ void vb_client_arrive(struct vb_client *c, const struct vb_conf_listener *listen
     c->state = VB_CLIENT_PREFACE;
     c->has_ip = peer->sa_family != AF_UNIX;
     vb_addr_format_ip(c->ip, sizeof(c->ip), peer);
-    c->counted_ip = vb_ip_of(peer); /* for a header that names nobody */
+    c->peer_ip = vb_ip_of(peer); /* for a header that names nobody */
 }
 
 /* The connection's own peer, where the header names nobody. */
@@ -55,7 +54,7 @@ static void admit_peer(struct vb_client *c)
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&peer;
     if (c->has_ip) {
         v6->sin6_family = AF_INET6;
-        memcpy(&v6->sin6_addr, c->counted_ip.bytes, sizeof(c->counted_ip.bytes));
+        memcpy(&v6->sin6_addr, c->peer_ip.bytes, sizeof(c->peer_ip.bytes));
     }
     admit(c, (struct sockaddr *)&peer);
 }

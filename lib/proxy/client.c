@@ -117,12 +117,12 @@ void vb_client_arm(struct vb_client *c)
         vb_timer_start(&c->timer, &proxy->body, on_body_timeout);
     else if (c->state == VB_CLIENT_EXCESS)
         vb_timer_start(&c->timer, &proxy->excess, on_quiet_timeout);
+    else if (proxy->draining && (c->state == VB_CLIENT_QUIET || c->state == VB_CLIENT_PREFACE))
+        vb_timer_start(&c->timer, &proxy->drain, on_quiet_timeout);
     else if (c->state == VB_CLIENT_PREFACE && c->timer.list == NULL)
         vb_timer_start(&c->timer, &proxy->header, on_quiet_timeout);
     else if (c->state == VB_CLIENT_PREFACE)
         return; /* it goes on to run */
-    else if (c->state == VB_CLIENT_QUIET && proxy->draining)
-        vb_timer_start(&c->timer, &proxy->drain, on_quiet_timeout);
     else if (c->state == VB_CLIENT_QUIET && c->requests == 0 && c->timer.list == &proxy->header)
         return; /* behind a PROXY header: that was part of the time for the first head */
     else if (c->state == VB_CLIENT_QUIET)
@@ -378,7 +378,7 @@ struct vb_client *vb_client_next(struct vb_client *c)
 
 void vb_client_drain(struct vb_client *c)
 {
-    if (c->state == VB_CLIENT_QUIET)
+    if (c->state == VB_CLIENT_QUIET || c->state == VB_CLIENT_PREFACE)
         vb_client_arm(c);
 }
 
@@ -428,12 +428,12 @@ void vb_client_exchange_done(struct vb_client *c)
     leave(c);
 }
 
-void vb_client_exchange_broken(struct vb_client *c, bool close_delimited)
+void vb_client_exchange_broken(struct vb_client *c, bool reset)
 {
     c->exchange = NULL;
     c->body_open = false;
     c->close_after = true;
-    if (close_delimited) /* a FIN would look like the end of the response */
+    if (reset)
         vb_client_end(c, VB_CLIENT_RESET);
     else
         vb_client_end(c, VB_CLIENT_FINISH);

@@ -61,7 +61,7 @@ void vb_client_answer(struct vb_client *client, const struct vb_answer *answer);
 void vb_client_exchange_done(struct vb_client *client);
 
 /* The response cannot be completed: the client must not take what it got for a whole one. */
-void vb_client_exchange_broken(struct vb_client *client, bool close_delimited);
+void vb_client_exchange_broken(struct vb_client *client, bool reset);
 
 /* The backend takes request body again. */
 void vb_client_resume(struct vb_client *client);

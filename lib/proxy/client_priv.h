@@ -6,12 +6,13 @@
 #include "vb/addr.h"
 #include "vb/buf.h"
 
-enum vb_client_state {
-    VB_CLIENT_PREFACE,  /* the PROXY header has not arrived whole */
-    VB_CLIENT_EXCESS,   /* over a limit of connections: waits for a request, to be told so */
-    VB_CLIENT_QUIET,    /* no request has begun (before the first one, or between two) */
-    VB_CLIENT_HEAD,     /* part of a request head has arrived */
-    VB_CLIENT_EXCHANGE, /* a request is being served; what the client pipelines behind it waits in `input` */
+enum vb_client_state {                     /* up to QUIET nothing has been asked for */
+                       VB_CLIENT_PREFACE,  /* the PROXY header has not arrived whole */
+                       VB_CLIENT_EXCESS,   /* over a limit of connections: waits for a request, to be told so */
+                       VB_CLIENT_QUIET,    /* no request has begun (before the first one, or between two) */
+                       VB_CLIENT_HEAD,     /* part of a request head has arrived */
+                       VB_CLIENT_EXCHANGE, /* a request is being served; what the client pipelines behind it waits in
+                                              `input` */
 };
 
 struct vb_client {
@@ -37,7 +38,8 @@ struct vb_client {
     struct vb_buf input;
     struct vb_body_reader reader; /* of the request in hand */
     TAILQ_ENTRY(vb_client) link;
-    struct vb_ip counted_ip;
+    struct vb_ip peer_ip;      /* in the state PREFACE: of the connection itself */
+    struct vb_ip counted_ip;   /* none: it has no limit by address */
     char ip[VB_ADDR_TEXT_MAX]; /* for messages */
 };
 

@@ -190,10 +190,10 @@ static void fail(struct vb_exchange *x, enum vb_failure failure, const char *det
         count_latency(x);
     }
     if (x->response_started) {
-        bool close_delimited = x->response_framing == VB_FRAMING_CLOSE;
+        bool fin_would_end_it = x->response_framing == VB_FRAMING_CLOSE;
         vb_client_flush(client);
         exchange_free(x, false);
-        vb_client_exchange_broken(client, close_delimited);
+        vb_client_exchange_broken(client, fin_would_end_it);
     } else {
         answer(x, info->status, info->to_client);
         exchange_free(x, false);
@@ -387,11 +387,13 @@ void vb_exchange_upgraded(struct vb_exchange *x, const struct vb_head *head, str
     vb_client_send_head(client, head, &how);
     vb_client_send_body(client, VB_FRAMING_NONE, &part);
     vb_count(traffic_of(x), upgrades);
-    count_latency(x); /* to the switch; how long the tunnel lives is no latency */
+    count_latency(x);                  /* to the switch; how long the tunnel lives is no latency */
+    if (vb_client_flush(client) < 0) { /* before the upstream goes, which owns `rest` */
+        vb_client_cut(client);
+        return;
+    }
     struct vb_stream *backend = vb_upstream_detach(&x->upstream);
-    if (vb_client_flush(client) < 0 ||
-        vb_tunnel_open(&x->tunnel, x->proxy, x, vb_client_stream(client), &backend) < 0) {
-        vb_stream_close(&backend);
+    if (vb_tunnel_open(&x->tunnel, x->proxy, x, vb_client_stream(client), &backend) < 0) {
         vb_client_cut(client);
         return;
     }
@@ -416,7 +418,7 @@ void vb_exchange_tunnel_over(struct vb_exchange *x, enum vb_tunnel_ending how)
 
 void vb_exchange_interim(struct vb_exchange *x, const struct vb_head *head)
 {
-    struct vb_forward_response how = {.framing = VB_FRAMING_NONE};
+    struct vb_forward_response how = {.via = x->proxy->via, .framing = VB_FRAMING_NONE};
     if (!x->client_is_1_1)
         return; /* RFC 9110 15.2: HTTP/1.0 clients do not know them */
     vb_client_send_head(x->client, head, &how);
@@ -441,6 +443,7 @@ void vb_exchange_response_head(struct vb_exchange *x, const struct vb_head *head
     bool has_date = vb_head_find(head, VB_FIELD_DATE) != NULL;
     struct vb_forward_response how = {
         .via = x->proxy->via,
+        .upgrade = head->status == 426 ? vb_forward_offer(x->pool->conf, head) : VB_STR(""),
         .date = has_date ? VB_STR("") : vb_proxy_date(x->proxy),
         .id_field = x->proxy->id_field,
         .id = id_of(x),

@@ -4,6 +4,14 @@
 
 #include "client.h"
 
+static bool is_visible(struct vb_str text)
+{
+    for (size_t i = 0; i < text.n; i++)
+        if (text.p[i] <= 0x20 || text.p[i] >= 0x7f)
+            return false;
+    return text.n > 0;
+}
+
 void vb_forward_take_id(struct vb_proxy *proxy, const struct vb_head *head, struct vb_request_id *id)
 {
     static const char hex[] = "0123456789abcdef";
@@ -11,7 +19,7 @@ void vb_forward_take_id(struct vb_proxy *proxy, const struct vb_head *head, stru
     if (name.n == 0)
         return;
     const struct vb_field *own = vb_head_find_name(head, name);
-    if (own != NULL && !own->named_by_connection && own->value.n > 0 && own->value.n <= sizeof(id->text)) {
+    if (own != NULL && !own->named_by_connection && own->value.n <= sizeof(id->text) && is_visible(own->value)) {
         id->length = (unsigned)own->value.n;
         memcpy(id->text, own->value.p, own->value.n);
         return;
@@ -42,15 +50,6 @@ static bool take_last(struct vb_str *list, struct vb_str *ret_member)
     return true;
 }
 
-static bool is_trusted(const struct vb_proxy *proxy, const struct vb_ip *ip)
-{
-    const struct vb_conf_sources *trusted = &proxy->conf->trusted_proxies;
-    for (unsigned i = 0; i < trusted->n; i++)
-        if (vb_cidr_has(&trusted->networks[i], ip))
-            return true;
-    return false;
-}
-
 /* From the nearest hop to the farthest: up to the first that is not trusted, or is no address. */
 struct vb_str vb_forward_client_ip(const struct vb_proxy *proxy, const struct vb_client *client,
                                    const struct vb_head *head, char *text, size_t size)
@@ -69,7 +68,7 @@ struct vb_str vb_forward_client_ip(const struct vb_proxy *proxy, const struct vb
                 return found;
             memcpy(text, member.p, member.n);
             found = (struct vb_str){text, member.n};
-            if (!is_trusted(proxy, &ip))
+            if (!vb_conf_sources_have_ip(&proxy->conf->trusted_proxies, &ip))
                 return found;
         }
     }
@@ -101,12 +100,10 @@ static struct vb_str allowed_protocol(const struct vb_conf_pool *pool, struct vb
     return VB_STR("");
 }
 
-/* A request with content is not upgraded: its body and the new protocol could be taken for one another. */
-struct vb_str vb_forward_upgrade(const struct vb_conf_pool *pool, const struct vb_head *head)
+struct vb_str vb_forward_offer(const struct vb_conf_pool *pool, const struct vb_head *head)
 {
     struct vb_str found = VB_STR("");
-    if (!head->wants_upgrade || vb_head_find(head, VB_FIELD_UPGRADE) == NULL || head->minor == 0 ||
-        head->framing != VB_FRAMING_NONE || !vb_str_eq(head->method, VB_STR("GET")))
+    if (!head->wants_upgrade || vb_head_find(head, VB_FIELD_UPGRADE) == NULL)
         return found;
     for (unsigned i = 0; i < head->n_fields && found.n == 0; i++) {
         struct vb_str list = head->fields[i].value, member;
@@ -116,6 +113,13 @@ struct vb_str vb_forward_upgrade(const struct vb_conf_pool *pool, const struct v
             found = allowed_protocol(pool, member);
     }
     return found;
+}
+
+/* A request with content is not upgraded: its body and the new protocol could be taken for one another. */
+struct vb_str vb_forward_upgrade(const struct vb_conf_pool *pool, const struct vb_head *head)
+{
+    bool may = head->minor == 1 && head->framing == VB_FRAMING_NONE && vb_str_eq(head->method, VB_STR("GET"));
+    return may ? vb_forward_offer(pool, head) : VB_STR("");
 }
 
 /* ---- the head that the backend gets ------------------------------------------------------------------------------ */

@@ -14,7 +14,8 @@ struct vb_request_id {
     char text[VB_REQUEST_ID_MAX];
 };
 
-/* The client's own request id if it is sane, or a new one; empty where none is wanted. `id` is all zero before. */
+/* The client's own request id if it is of visible ASCII characters, or a new one; empty where none is wanted. `id` is
+ * all zero before. */
 void vb_forward_take_id(struct vb_proxy *proxy, const struct vb_head *head, struct vb_request_id *id);
 
 /*
@@ -32,6 +33,9 @@ bool vb_forward_is_for_others(const struct vb_head *head, char *ret_max_forwards
 
 /* The protocol that the request asks for, if the pool allows it: text of the configuration; empty: none. */
 struct vb_str vb_forward_upgrade(const struct vb_conf_pool *pool, const struct vb_head *head);
+
+/* The protocol that a 426 asks for, if the pool allows it. */
+struct vb_str vb_forward_offer(const struct vb_conf_pool *pool, const struct vb_head *head);
 
 /* Fills in all that does not depend on the request itself. */
 void vb_forward_prepare(const struct vb_proxy *proxy, const struct vb_client *client, const struct vb_request_id *id,

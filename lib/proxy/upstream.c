@@ -132,11 +132,28 @@ static void complete(struct vb_upstream *u, bool extra)
     vb_exchange_response_done(u->exchange, keep);
 }
 
-/* A parsed head: interim, or the beginning of the response. */
-static int accept_head(struct vb_upstream *u, const struct vb_head *head)
+/* 101: the connection speaks another protocol behind this head, if it was asked to (RFC 9110 15.2.2). */
+static void switch_protocol(struct vb_upstream *u, const struct vb_head *head, struct vb_str rest)
+{
+    const struct vb_field *to = vb_head_find(head, VB_FIELD_UPGRADE);
+    struct vb_str asked = vb_exchange_upgrade(u->exchange);
+    if (asked.n == 0)
+        fail(u, VB_FAIL_BAD_RESPONSE, "101 although no upgrade was asked for");
+    else if (to == NULL || !head->wants_upgrade || !vb_str_eq_nocase(to->value, asked))
+        fail(u, VB_FAIL_BAD_RESPONSE, "101 to another protocol than was asked for");
+    else
+        vb_exchange_upgraded(u->exchange, head, rest);
+}
+
+/* A parsed head: interim, or the beginning of the response; `rest` came behind it. -EPROTO: read no further. */
+static int accept_head(struct vb_upstream *u, const struct vb_head *head, struct vb_str rest)
 {
     if (vb_body_begin(&u->reader, VB_RESPONSE, head, &u->proxy->limits) < 0) {
         fail(u, VB_FAIL_BAD_RESPONSE, "two readings of its head differ");
+        return -EPROTO;
+    }
+    if (head->status == 101) {
+        switch_protocol(u, head, rest);
         return -EPROTO;
     }
     if (head->status < 200 && ++u->interims > INTERIM_MAX) {
@@ -153,19 +170,6 @@ static int accept_head(struct vb_upstream *u, const struct vb_head *head)
     return u->dead ? -EPROTO : 0;
 }
 
-/* 101: the connection speaks another protocol behind this head, if it was asked to (RFC 9110 15.2.2). */
-static void switch_protocol(struct vb_upstream *u, const struct vb_head *head, struct vb_str rest)
-{
-    const struct vb_field *to = vb_head_find(head, VB_FIELD_UPGRADE);
-    struct vb_str asked = vb_exchange_upgrade(u->exchange);
-    if (asked.n == 0)
-        fail(u, VB_FAIL_BAD_RESPONSE, "101 although no upgrade was asked for");
-    else if (to == NULL || !head->wants_upgrade || !vb_str_eq_nocase(to->value, asked))
-        fail(u, VB_FAIL_BAD_RESPONSE, "101 to another protocol than was asked for");
-    else
-        vb_exchange_upgraded(u->exchange, head, rest);
-}
-
 /* Bytes used up; 0 when more are needed or when the exchange is over. */
 static size_t read_head(struct vb_upstream *u, const char *bytes, size_t n)
 {
@@ -179,11 +183,7 @@ static size_t read_head(struct vb_upstream *u, const char *bytes, size_t n)
     }
     if (used == 0)
         return 0;
-    if (proxy->head.status == 101) {
-        switch_protocol(u, &proxy->head, (struct vb_str){bytes + used, n - (size_t)used});
-        return 0;
-    }
-    if (accept_head(u, &proxy->head) < 0)
+    if (accept_head(u, &proxy->head, (struct vb_str){bytes + used, n - (size_t)used}) < 0)
         return 0;
     if (u->in_body && u->reader.complete) {
         complete(u, (size_t)used < n);
@@ -434,6 +434,7 @@ void vb_upstream_release(struct vb_upstream **upstream, bool keep)
         close_upstream(u);
         return;
     }
+    vb_buf_clear(&u->input); /* used up, though its reader may still be on the stack */
     u->exchange = NULL;
     u->turn++;
     u->state = IDLE;

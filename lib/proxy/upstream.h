@@ -31,7 +31,7 @@ void vb_upstream_resume(struct vb_upstream *upstream);
 /* Unbinds it from its exchange and sets NULL: kept for another one, or closed. *upstream may be NULL. */
 void vb_upstream_release(struct vb_upstream **upstream, bool keep);
 
-/* An upgrade: the stream goes on without the upstream, which is gone after this. */
+/* An upgrade: the stream goes on without the upstream, which is gone after this, with all that it has read. */
 struct vb_stream *vb_upstream_detach(struct vb_upstream **upstream);
 
 /* Closes all idle connections of this worker. The others end with their exchanges. */

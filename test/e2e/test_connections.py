@@ -1,5 +1,6 @@
 """Connections on both sides: kept, reused, pipelined, closed when due (RFC 9112 9)."""
 import pytest
+from wire import Diag
 from harness import Client, at_once, close, echo, eventually, get, hang, open_files, post, reply
 
 
@@ -173,3 +174,21 @@ def test_no_descriptor_is_lost(balancer, backend):
         get(lb.port, target)
     post(lb.port, "/", b"x" * 100000)
     eventually(lambda: open_files(worker) <= before, f"as many descriptors as in the beginning, {before}")
+
+
+def test_a_pipelined_request_waits_for_its_own_response(balancer, backend):
+    """On the connection whose last response's head came in two pieces: nothing of that one is waited for any more."""
+    def in_pieces(connection, request):
+        if request.target == "/hangs":
+            hang(connection, request)
+        answer = reply("one")
+        with Diag() as diag:
+            diag.send_apart(connection.socket, answer[:20], 20)
+        connection.send(answer[20:])
+    timeouts = {"response": "500ms", "idle": "60s"}
+    there = backend(in_pieces)
+    lb = balancer(there, pool={"timeouts": timeouts})
+    with Client(lb.port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /hangs HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert [client.response().status for _ in range(2)] == [200, 504]
+    assert len(there.connections) == 1, "it was not the same connection: that shows nothing"

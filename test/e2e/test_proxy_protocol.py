@@ -250,14 +250,17 @@ def test_a_header_that_trickles_is_not_waited_for_either(behind):
 
 
 def test_the_time_for_a_head_is_for_both_together(behind):
-    lb, _ = behind(config={"timeouts": {"header": "1s"}})
-    began = time.monotonic()
+    lb, _ = behind(config={"timeouts": {"header": "2s"}})
+    header, began = v1("203.0.113.7"), time.monotonic()
     with Client(lb.port) as client:
-        client.trickle(v1("203.0.113.7")[:10], 0.05)
-        client.send(v1("203.0.113.7")[10:])
+        client.trickle(header[:26], 0.05)
+        client.send(header[26:-1])
+        whole = time.monotonic()
+        client.trickle(header[-1:], 0.2)  # on its own, and then for a while nothing
         client.trickle(GET[:-2] + b"X" * 100, 0.05)
         assert b" 408 " in client._buffer
-    assert time.monotonic() - began > 0.9
+    assert time.monotonic() - began > 1.9
+    assert time.monotonic() - whole < 1.9, "it began anew behind the PROXY header"
 
 
 # ---- who sends it ----------------------------------------------------------------------------------------------------
@@ -420,3 +423,14 @@ def connected(port):
         return Client(port)
     except ConnectionRefusedError:
         return None
+
+
+def test_trusted_clients_behind_it_have_no_limit_by_address(behind):
+    """The header names a trusted proxy: neither its own address nor that of the balancer before us is counted."""
+    lb, _ = behind(config={"trusted_proxies": ["10.0.0.0/8"], "limits": {"connections_per_ip": 2}})
+    clients = [Client(lb.port) for _ in range(5)]
+    for i, client in enumerate(clients):
+        client.send(v1(f"10.0.0.{i % 2}") + GET)
+        assert client.response().status == 200
+    for client in clients:
+        client.close()

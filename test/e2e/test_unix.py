@@ -350,7 +350,7 @@ def test_it_fails(balancer, backend, path, workers):
     assert response.status == 502 and str(path) not in response.text, "where it is, is nobody's business"
     path.unlink()
     assert get(lb.port).status == 502
-    assert f"unix:{path}" in lb.wait_log("502", count=3)[-1]
+    assert f"unix:{path}" in lb.wait_log(": 502 ", count=3)[-1]
     lb.wait_idle()
     there.answer = reply("back")
     there.start()

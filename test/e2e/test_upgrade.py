@@ -4,6 +4,7 @@ import threading
 import zlib
 
 import pytest
+from wire import Diag
 from harness import NO_QUARANTINE, TIMEOUT, Client, eventually, get, memory_kib, reply, run
 from upgrade import (ASKS, MEMORY_KIB, SWITCHES, all_over, ask, round_trip, switch, switch_and_echo, switch_if_asked,
                      wait_until_stuck)
@@ -373,3 +374,29 @@ def test_a_backend_that_has_said_all_with_its_101(balancer, backend):
     with ask(lb.port) as client:
         assert client.rest() == b"bye"
     all_over(lb)
+
+
+def test_a_101_in_pieces_with_bytes_of_the_tunnel_behind_it(balancer, backend):
+    """The head is joined from two reads; what follows it in the second one must still be there when it is passed on."""
+    def in_pieces(connection, request):
+        with Diag() as diag:
+            diag.send_apart(connection.socket, SWITCHES[:20], 20)
+        connection.send(SWITCHES[20:] + b"first" * 2000)
+        assert connection.exactly(5) == b"hello"
+        connection.send(b"last")
+        connection.close()
+    there = backend(in_pieces)
+    with ask(balancer(there).port) as client:
+        client.send(b"hello")
+        assert client.rest() == b"first" * 2000 + b"last"
+
+
+def test_426_names_the_protocol_that_is_wanted(balancer, backend):
+    """RFC 9110 15.5.22: MUST send Upgrade."""
+    answer = (b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
+              b"Content-Length: 0\r\n\r\n")
+    with Client(balancer(backend(answer)).port) as client:
+        for _ in range(2):
+            response = client.get()
+            assert response.status == 426 and response.field("Upgrade").lower() == "websocket"
+            assert response.field("Connection") == "Upgrade" and not response.closes

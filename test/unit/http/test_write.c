@@ -374,7 +374,7 @@ static void what_we_add_to_responses(void **state)
     };
     static const struct response switching[] = {
         {BYTES("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\nA: 1\r\n" END), VB_FRAMING_NONE,
-         BYTES("HTTP/1.1 101 Switching\r\nA: 1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" END)},
+         BYTES("HTTP/1.1 101 Switching\r\nA: 1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" END)},
     };
     static const struct response to_1_0[] = {
         {BYTES(OK "Connection: close\r\nContent-Length: 5\r\n" END), VB_FRAMING_LENGTH,
