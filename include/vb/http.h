@@ -196,7 +196,7 @@ ssize_t vb_h1_write_request(char *to, size_t size, const struct vb_head *head, c
 
 struct vb_forward_response {
     struct vb_str via;
-    struct vb_str date;         /* added to a final response that has none (RFC 9110 6.6.1) */
+    struct vb_str date;         /* for a final response that has none (RFC 9110 6.6.1); empty: it has */
     struct vb_str upgrade;      /* the protocol of a 101 or 426; empty: none */
     struct vb_str id_field, id; /* added when the backend did not send that field */
     enum vb_framing framing;    /* towards the client */

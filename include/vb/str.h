@@ -32,6 +32,15 @@ bool vb_str_eq_nocase(struct vb_str a, struct vb_str b);
 /* Copies what fits and always terminates; returns false when something was cut. size > 0. */
 bool vb_copy(char *to, size_t size, const char *from);
 
+/* Of a hexadecimal digit; -1: it is none. Asks no locale. */
+static inline int vb_hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 /* All digits, nothing else, within [0, max]: 0; otherwise -EINVAL or -ERANGE. */
 int vb_parse_u64(struct vb_str text, uint64_t max, uint64_t *ret_value);
 

@@ -83,11 +83,14 @@ bool vb_stream_broken(const struct vb_stream *stream);
  * reset: at once, with RST where the transport has one: the peer must not take what it got for a clean end. A unix
  *   socket has none: its peer sees what was sent and then an end, unless bytes of the peer were left unread here.
  * finish: sends what is queued, for as long as it moves (cut with an RST when it has not for 60 s), and a FIN; then
- *   reads and drops what still comes until the peer's FIN, or nothing for 2 s, or 30 s in all: closing with unread
- * bytes would send an RST that can destroy a response which the peer has not read yet (RFC 9112 9.6).
+ *   reads and drops what still comes until the peer's FIN, for at most 2 s: closing with unread bytes would send an RST
+ *   that can destroy a response which the peer has not read yet (RFC 9112 9.6).
+ * finish_upload: the same for a peer in the middle of an upload, which may read only behind it: as long as it sends,
+ *   for at most 30 s.
  */
 void vb_stream_close(struct vb_stream **stream);
 void vb_stream_reset(struct vb_stream **stream);
 void vb_stream_finish(struct vb_stream **stream);
+void vb_stream_finish_upload(struct vb_stream **stream);
 
 #endif

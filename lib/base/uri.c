@@ -7,20 +7,12 @@ static bool is_unreserved(unsigned c)
            c == '_' || c == '~';
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* The octet that the `%` at `i` stands for; -1: these are not two hexadecimal digits. */
 static int octet_at(struct vb_str path, size_t i)
 {
     if (path.n - i < 3)
         return -1;
-    int high = hex_value(path.p[i + 1]), low = hex_value(path.p[i + 2]);
+    int high = vb_hex_value(path.p[i + 1]), low = vb_hex_value(path.p[i + 2]);
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
@@ -28,8 +20,7 @@ static size_t decode(char *to, struct vb_str path)
 {
     static const char digits[] = "0123456789ABCDEF";
     size_t n = 0;
-    size_t open =
-        0; /* before this place a decoded digit would complete a `%` that stands for itself: `%%32e`, `%2%65` */
+    size_t open = 0; /* before it a decoded digit would complete a `%` that stands for itself: `%%32e`, `%2%65` */
     for (size_t i = 0; i < path.n; i++) {
         int octet = path.p[i] == '%' ? octet_at(path, i) : -1;
         if (octet < 0) {

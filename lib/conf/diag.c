@@ -72,8 +72,13 @@ struct vb_quoted vb_quote(const char *value)
         dots = "...";
     }
     snprintf(quoted.text, sizeof(quoted.text), "`%.*s%s`", (int)n, value, dots);
-    for (char *p = quoted.text; *p != '\0'; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+    /* What would steer a terminal: C0, DEL, and C1, which is two bytes in UTF-8. */
+    for (unsigned char *p = (unsigned char *)quoted.text; *p != '\0'; p++) {
+        bool is_c1 = p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0;
+        if (is_c1)
+            p[1] = '?';
+        if (is_c1 || *p < 0x20 || *p == 0x7f)
             *p = '?';
+    }
     return quoted;
 }

@@ -36,18 +36,10 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t';
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static int read_size(struct vb_chunk_state *state, const char **p, const char *end)
 {
     for (; *p < end; ++*p) {
-        int digit = hex_digit(**p);
+        int digit = vb_hex_value(**p);
         if (digit < 0) {
             state->at = is_blank(**p) || **p == ';' ? EXT_GAP : LINE_CR;
             return state->digits == 0 ? -EPROTO : 0;

@@ -3,7 +3,6 @@
  * once. It accepts CRLF only, no folded lines, no control bytes (RFC 9112 2.2, 5.1, 5.2).
  */
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 
 #include "fields.h"
@@ -99,11 +98,14 @@ static int apply_connection(struct scan *s)
 {
     struct vb_head *head = s->head;
     bool close = false, keep_alive = false;
+    unsigned members = 0;
     for (unsigned i = 0; i < head->n_fields && (head->present & 1u << VB_FIELD_CONNECTION) != 0; i++) {
         struct vb_str list = head->fields[i].value, member;
         if (head->fields[i].id != VB_FIELD_CONNECTION)
             continue;
         while (vb_list_next(&list, &member)) {
+            if (++members > s->limits->fields) /* each is compared with every field */
+                return refuse(s, 431, "Connection names too many fields");
             int r = apply_connection_member(s, member, &close, &keep_alive);
             if (r < 0)
                 return r;
@@ -159,8 +161,7 @@ static bool is_reg_name(struct vb_str text)
     for (size_t i = 0; i < text.n; i++) {
         if (vb_is_host_byte[(unsigned char)text.p[i]])
             continue;
-        if (text.p[i] != '%' || text.n - i < 3 || !isxdigit((unsigned char)text.p[i + 1]) ||
-            !isxdigit((unsigned char)text.p[i + 2]))
+        if (text.p[i] != '%' || text.n - i < 3 || vb_hex_value(text.p[i + 1]) < 0 || vb_hex_value(text.p[i + 2]) < 0)
             return false;
         i += 2;
     }

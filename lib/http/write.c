@@ -157,13 +157,26 @@ static bool is_kept(const struct vb_head *head, const struct vb_forward_client *
     return field != NULL && !field->named_by_connection;
 }
 
+/* An open quote would take in what is appended. */
+static bool has_open_quote(struct vb_str list)
+{
+    bool open = false;
+    for (size_t i = 0; i < list.n; i++) {
+        if (open && list.p[i] == '\\')
+            i++;
+        else if (list.p[i] == '"')
+            open = !open;
+    }
+    return open;
+}
+
 /* The members that a trusted client sent, each with the comma behind it. */
 static void put_list_so_far(struct writer *w, const struct vb_head *head, const struct vb_forward_client *client,
                             enum vb_field_id id)
 {
     for (unsigned i = 0; client->trusted && i < head->n_fields; i++) {
         const struct vb_field *field = &head->fields[i];
-        if (field->id != id || field->named_by_connection || field->value.n == 0)
+        if (field->id != id || field->named_by_connection || field->value.n == 0 || has_open_quote(field->value))
             continue;
         put_str(w, field->value);
         put_literal(w, ", ");
@@ -284,7 +297,7 @@ ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, 
         put_str(&w, head->reason);
     put_literal(&w, "\r\n");
     put_fields(&w, head, drop, VB_STR(""));
-    if (how->date.n > 0 && head->status >= 200 && vb_head_find(head, VB_FIELD_DATE) == NULL)
+    if (how->date.n > 0)
         put_field(&w, VB_STR("Date"), how->date);
     put_framing(&w, describes ? VB_FRAMING_LENGTH : how->framing, head->length);
     if (how->upgrade.n > 0)

@@ -8,7 +8,7 @@
 #include "vb/loop.h"
 
 #define VB_LINGER_MS 2000
-/* How long a stream that has sent its FIN goes on reading from a peer that does not stop sending. */
+/* How long a stream goes on reading from a peer whose upload is answered and does not end. */
 #define VB_FINISH_MAX_MS 30000
 #define LISTEN_BACKLOG   4096 /* the kernel lowers it to net.core.somaxconn */
 

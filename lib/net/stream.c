@@ -470,10 +470,17 @@ void vb_stream_finish(struct vb_stream **stream_ptr)
     }
     stream->owner = NULL;
     stream->finishing = true;
-    stream->finish_until_ms = vb_loop_now_ms(stream->loop) + stream->loop->finish_max_ms;
     linger(stream);
     if (stream->queue == NULL)
         send_fin(stream);
     stream->unsent = vb_stream_unsent(stream);
     vb_stream_resume(stream);
+}
+
+void vb_stream_finish_upload(struct vb_stream **stream_ptr)
+{
+    struct vb_stream *stream = *stream_ptr;
+    if (stream != NULL)
+        stream->finish_until_ms = vb_loop_now_ms(stream->loop) + stream->loop->finish_max_ms;
+    vb_stream_finish(stream_ptr);
 }

@@ -82,7 +82,8 @@ static void drain(struct worker *worker)
         if (worker->conf->listeners[i].address.ss_family == AF_UNIX)
             shutdown(VB_FD_LISTEN + (int)i, SHUT_RD);
     vb_proxy_drain(worker->proxy, on_drained, worker);
-    /* All workers stop together, so nobody else is shut out. What waited has been accepted. Shut down, the socket refuses newcomers now, though the master has it open too. */
+    /* All workers stop together, so nobody else is shut out. What waited has been accepted. Shut down, the socket
+     * refuses newcomers now, though the master has it open too. */
     for (unsigned i = 0; i < worker->conf->n_listeners; i++) {
         shutdown(VB_FD_LISTEN + (int)i, SHUT_RD);
         close(VB_FD_LISTEN + (int)i);

@@ -9,30 +9,32 @@
 #include "vb/log.h"
 #include "vb/proxyproto.h"
 
-/* Its address is known now. */
-static void admit(struct vb_client *c, const struct sockaddr *peer)
+/* Takes a place under `counted_ip`. False: it is one too many, and its state says so. */
+static bool take_place(struct vb_client *c)
 {
     struct vb_proxy *proxy = c->proxy;
     const struct vb_shm_connection_limits limits = {proxy->conf->limits.connections,
                                                     proxy->conf->limits.connections_per_ip};
+    enum vb_admission admission = vb_shm_admit(proxy->shm, proxy->slot, &c->counted_ip, &limits);
+    c->admitted = admission == VB_ADMITTED;
+    if (c->admitted)
+        return true;
+    c->state = VB_CLIENT_EXCESS;
+    c->excess_status = admission == VB_REFUSED_IP ? 429 : 503;
+    vb_count(proxy->stats, connections_refused);
+    return false;
+}
+
+/* Its address is known now. */
+static void admit(struct vb_client *c, const struct sockaddr *peer)
+{
+    struct vb_proxy *proxy = c->proxy;
     vb_addr_format_ip(c->ip, sizeof(c->ip), peer);
     c->is_trusted = vb_conf_sources_have(&proxy->conf->trusted_proxies, peer);
     c->has_ip = peer->sa_family != AF_UNIX;
     c->counted_ip = c->is_trusted ? (struct vb_ip){.bytes = {0}} : vb_ip_of(peer);
-    c->state = VB_CLIENT_EXCESS;
-    switch (vb_shm_admit(proxy->shm, proxy->slot, &c->counted_ip, &limits)) {
-    case VB_ADMITTED:
-        c->admitted = true;
+    if (take_place(c))
         c->state = VB_CLIENT_QUIET;
-        return;
-    case VB_REFUSED_TOTAL:
-        c->excess_status = 503;
-        break;
-    case VB_REFUSED_IP:
-        c->excess_status = 429;
-        break;
-    }
-    vb_count(proxy->stats, connections_refused);
 }
 
 void vb_client_arrive(struct vb_client *c, const struct vb_conf_listener *listener, const struct sockaddr *peer)
@@ -45,6 +47,7 @@ void vb_client_arrive(struct vb_client *c, const struct vb_conf_listener *listen
     c->has_ip = peer->sa_family != AF_UNIX;
     vb_addr_format_ip(c->ip, sizeof(c->ip), peer);
     c->peer_ip = vb_ip_of(peer); /* for a header that names nobody */
+    take_place(c);
 }
 
 /* The connection's own peer, where the header names nobody. */
@@ -70,6 +73,8 @@ size_t vb_client_take_preface(struct vb_client *c, const char *bytes, size_t n)
         vb_client_end(c, VB_CLIENT_CLOSE);
         return 0;
     }
+    if (used > 0)
+        vb_client_depart(c); /* it had its place without an address; it takes another with one */
     if (used > 0 && source.ss_family == AF_UNSPEC)
         admit_peer(c);
     else if (used > 0)

@@ -45,7 +45,9 @@ void vb_client_end(struct vb_client *c, enum vb_client_ending how)
         proxy->to_client.n = proxy->to_client.used = 0;
     vb_timer_stop(&c->timer);
     vb_buf_clear(&c->input);
-    if (how == VB_CLIENT_FINISH)
+    if (how == VB_CLIENT_FINISH && c->body_open)
+        vb_stream_finish_upload(&c->stream);
+    else if (how == VB_CLIENT_FINISH)
         vb_stream_finish(&c->stream);
     else if (how == VB_CLIENT_RESET)
         vb_stream_reset(&c->stream);
@@ -197,13 +199,13 @@ static void start_exchange(struct vb_client *c, struct vb_head *head)
         vb_client_refuse(c, 400, "the request head can be read in two ways");
         return;
     }
+    c->body_open = !c->reader.complete;
     if (body_limit != 0 && head->framing == VB_FRAMING_LENGTH && head->length > body_limit) {
         vb_client_refuse(c, 413, too_large);
         return;
     }
     c->requests++;
     c->state = VB_CLIENT_EXCHANGE;
-    c->body_open = !c->reader.complete;
     c->speaks_1_0 = head->minor == 0;
     c->close_after = !head->keep_alive || (limit != 0 && c->requests >= limit);
     vb_count(proxy->stats, requests);
@@ -233,8 +235,10 @@ static size_t take_head(struct vb_client *c, const char *bytes, size_t n)
 }
 
 /* It has begun to send a request, so that it will read the answer. */
-static size_t refuse_excess(struct vb_client *c)
+static size_t refuse_excess(struct vb_client *c, const char *bytes, size_t n)
 {
+    static const char head[] = "HEAD ";
+    c->is_head = n >= sizeof(head) - 1 && memcmp(bytes, head, sizeof(head) - 1) == 0;
     vb_client_refuse(c, c->excess_status,
                      c->excess_status == 429 ? "too many connections from this address" : "too many connections");
     return 0;
@@ -248,7 +252,7 @@ static size_t consume(struct vb_client *c, const char *bytes, size_t n)
         if (c->state == VB_CLIENT_PREFACE)
             used = vb_client_take_preface(c, bytes + done, n - done);
         else if (c->state == VB_CLIENT_EXCESS)
-            used = refuse_excess(c);
+            used = refuse_excess(c, bytes + done, n - done);
         else if (c->state == VB_CLIENT_EXCHANGE)
             used = c->body_open ? take_body(c, bytes + done, n - done) : 0;
         else /* a client that does not read its responses gets no further ones */

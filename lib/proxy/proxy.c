@@ -5,6 +5,7 @@
 
 #include "client.h"
 #include "exchange.h"
+#include "forward.h"
 #include "proxy_priv.h"
 #include "upstream.h"
 #include "vb/clock.h"
@@ -15,9 +16,8 @@
 #define DRAIN_QUIET_MS 300
 #define EXCESS_MS      1000
 #define WATCH_MS       5000
-/* What a response head may grow by when it passes: see vb_h1_write_response; Via and the request id are bounded names.
- */
-#define SCRATCH_ROOM 2048
+/* What a response head may grow by when it passes (see VB_HEAD_ROOM), and a chunk line behind it. */
+#define SCRATCH_ROOM (VB_HEAD_ROOM + 3 * VB_NAME_MAX + VB_REQUEST_ID_MAX + VB_CHUNK_LINE_MAX)
 
 static int open_pools(struct vb_proxy *proxy)
 {

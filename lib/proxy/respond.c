@@ -39,6 +39,7 @@ void vb_client_send_body(struct vb_client *c, enum vb_framing framing, const str
     out->owner = c;
     if (framing == VB_FRAMING_CHUNKED && part->bytes > 0) {
         char *line = out_scratch(out, &room);
+        assert(room >= VB_CHUNK_LINE_MAX);
         size_t n = vb_h1_write_chunk_line(line, part->bytes);
         out->used += n;
         out_add(out, line, n);

@@ -17,8 +17,9 @@
  * what its holder did before.
  *
  * Nobody is refused while there is a place, with two exceptions. One who was stopped between 1 and 4 (a signal, no CPU)
- * is waited for some milliseconds (by the whole worker, for each newcomer), then his `trying` counts as a place. And a place that moves from one slot to another
- * while somebody reads may be found in both; that client came within a microsecond of a full house.
+ * is waited for some milliseconds (by the whole worker, for each newcomer), then his `trying` counts as a place. And a
+ * place that moves from one slot to another while somebody reads may be found in both; that client came within a
+ * microsecond of a full house.
  *
  * By IP address the same is done with one word for each address, in a hash table in each slot. Its bucket is all that
  * is read of the other slots' tables. A word of count 0 belongs to no connection, so its writer may give it to another

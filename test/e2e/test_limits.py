@@ -102,7 +102,7 @@ def test_a_limit_is_for_each_request(balancer, backend):
 
 
 def test_a_backend_that_has_answered_already_is_heard(balancer, backend):
-    """The limit is passed when the response is on its way: what the client has begun to get must not turn into another."""
+    """The limit is passed while the response is on its way: what the client has begun to get stays what it is."""
     there = backend(lambda c, r: (c.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"a" * 50), c.hang()),
                     early=True)
     lb = balancer(there, config={"limits": {"body": 10}})

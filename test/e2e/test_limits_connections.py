@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import Client, at_once, eventually, exchange, get
+from harness import Client, at_once, eventually, exchange, free_port, get
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
 
@@ -212,3 +212,27 @@ def test_limits_of_connections_and_a_stop(balancer, backend):
     surplus = [Client(lb.port) for _ in range(10)]
     lb.stop()
     assert all(client.is_closed() for client in clients + surplus)
+
+
+def test_a_head_request_over_the_limit_gets_no_content(balancer, backend):
+    lb = balancer(backend(), config={"limits": {"connections": 1}})
+    with Client(lb.port) as first:
+        assert first.get().status == 200
+        with Client(lb.port) as client:
+            client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.rest().endswith(b"\r\n\r\n")
+
+
+def test_connections_that_wait_for_a_proxy_header_are_counted(balancer, backend):
+    port = free_port()
+    lb = balancer(backend(), port=port, config={"listen": [{"address": f"127.0.0.1:{port}", "proxy_protocol": True}],
+                                                "limits": {"connections": 3}})
+    silent = [Client(lb.port) for _ in range(3)]
+    eventually(lambda: lb.total("connections") == 3, "they are there")
+    with Client(lb.port) as client:
+        client.send(b"PROXY TCP4 203.0.113.7 10.0.0.1 1 2\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.response().status == 503
+    silent[0].send(b"PROXY TCP4 203.0.113.7 10.0.0.1 1 2\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert silent[0].response().status == 200
+    for client in silent:
+        client.close()

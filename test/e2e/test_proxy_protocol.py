@@ -1,4 +1,4 @@
-"""The PROXY protocol: a proxy in front says who the client is before its first byte (haproxy.org, proxy-protocol.txt)."""
+"""The PROXY protocol: a proxy in front says who the client is before its first byte (haproxy.org)."""
 import os
 import shutil
 import signal
@@ -44,7 +44,8 @@ TLVS = tlv(0x01, b"h2") + tlv(0x02, b"www.example") + tlv(0x04, bytes(7)) + tlv(
 # name: (header, the client's address as the backend must see it; None: that of the connection)
 HEADERS = {
     "v1 TCP4": (v1("203.0.113.7"), "203.0.113.7"),
-    "v1 TCP4, long": (v1("255.255.255.255", to="255.255.255.255").replace(b"5000 80", b"65535 65535"), "255.255.255.255"),
+    "v1 TCP4, long": (v1("255.255.255.255", to="255.255.255.255").replace(b"5000 80", b"65535 65535"),
+                      "255.255.255.255"),
     "v1 TCP6": (v1("2001:db8::7"), "2001:db8::7"),
     "v1 TCP6, long": (v1("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe", to="ffff:f" * 8)
                       .replace(b"ffff:f" * 8, b"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
@@ -356,7 +357,8 @@ def test_it_can_be_a_proxy_that_is_trusted(behind):
         with Client(lb.port) as client:
             client.send(v1(source) + b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
             assert client.response().status == 200
-    assert [request.field("X-Forwarded-For") for request in there.requests] == ["192.0.2.1, 203.0.113.7", "198.51.100.7"]
+    assert [request.field("X-Forwarded-For") for request in there.requests] == \
+        ["192.0.2.1, 203.0.113.7", "198.51.100.7"]
 
 
 def test_a_mapped_address_is_the_same_client(behind):

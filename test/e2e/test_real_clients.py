@@ -72,7 +72,8 @@ def test_curl_keeps_its_connection(balancer, backend, workers):
 @pytest.mark.parametrize("version", ["--http1.1", "--http1.0"])
 def test_curl_gets_and_heads_a_megabyte(balancer, backend, version, workers):
     data = random.Random(1).randbytes(1_000_000)
-    lb = balancer(backend(lambda c, r: c.send(reply(data)[:None if r.method == "GET" else -len(data)])), workers=workers)
+    lb = balancer(backend(lambda c, r: c.send(reply(data)[:None if r.method == "GET" else -len(data)])),
+                  workers=workers)
     assert curl(lb, version) == data
     assert b"Content-Length: 1000000" in curl(lb, version, "-I")
     assert curl(lb, version, "-r", "0-9", "-o", "/dev/null", "-w", "%{http_code} %{size_download}") == b"200 1000000"
@@ -83,7 +84,8 @@ def test_curl_gets_a_chunked_megabyte(balancer, backend, workers):
     data = random.Random(2).randbytes(1_000_000)
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in
                       (data[i:i + 7919] for i in range(0, len(data), 7919)))
-    lb = balancer(backend(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"), workers=workers)
+    lb = balancer(backend(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"),
+                  workers=workers)
     assert curl(lb) == data and curl(lb, "--http1.0") == data
 
 
@@ -200,7 +202,8 @@ function ask(options, body) {
     out.post = (await ask({ method: 'POST', path: '/' }, big)).body.equals(big);
     out.chunked = (await ask({ method: 'PUT', path: '/' }, [big, Buffer.from('x'), big])).body.length;
     out.expect = (await ask({ method: 'POST', path: '/',
-                              headers: { Expect: '100-continue', 'Content-Length': big.length } }, big)).body.equals(big);
+                              headers: { Expect: '100-continue',
+                                         'Content-Length': big.length } }, big)).body.equals(big);
     const head = await ask({ method: 'HEAD', path: '/head' });
     out.head = [head.status, head.body.length];
     out.all_sockets = sockets.size;
@@ -283,7 +286,8 @@ def test_node_as_a_server(balancer, node, workers):
         for target, status in (("/empty", 204), ("/close", 200), ("/close", 200), ("/after", 200)):
             response = client.get(target)
             assert response.status == status and not response.closes
-        assert json.loads(client.get("/headers", [("X-A", "1"), ("Cookie", "a"), ("Cookie", "b")]).text)["cookie"] == "a; b"
+        seen = client.get("/headers", [("X-A", "1"), ("Cookie", "a"), ("Cookie", "b")])
+        assert json.loads(seen.text)["cookie"] == "a; b"
     with Client(lb.port) as client:  # its answer begins while the request is still on its way
         assert client.request("POST", "/echo", body=data).body == data
     with Client(lb.port) as client:
@@ -299,7 +303,7 @@ def test_node_as_a_server(balancer, node, workers):
 
 @node_only
 def test_node_closes_idle_connections_while_they_are_used(balancer, node, workers):
-    """Its keepAliveTimeout of 5 s is the well-known cause of 502s behind balancers; here 20 ms, so that it always hits."""
+    """Its keepAliveTimeout of 5 s is a well-known cause of 502s behind balancers; here 20 ms, so that it often hits."""
     lb = balancer(node(keep_alive_ms=20), workers=workers)
 
     def one(_):

@@ -145,15 +145,16 @@ def test_a_path_ends_at_the_end_of_a_segment(routed):
 
 @pytest.mark.parametrize("target", ["/x/../admin", "/%61dmin", "/%61%64%6D%69%6e/users", "/./admin", "/x/./../admin/y",
                                     "/../admin", "/x/%2e%2e/admin", "/x/%2E./admin?q", "/x/.%2e/admin", "/%2e/admin",
-                                    "/a/b/c/../../../admin", "/admin/.", "/admin/x/..", "/admin/.."[:-3] + "/./x"])
+                                    "/a/b/c/../../../admin", "/admin/.", "/admin/x/..", "/admin/./x"])
 def test_another_spelling_is_no_way_round(routed, target):
     """RFC 3986 6.2.2: to a backend it may mean the same. What it gets is what was asked for, unchanged."""
     lb = routed([{"path": "/admin", "pool": "a"}, {"path": "/", "pool": "b"}])
     assert ask(lb, target) == f"a {target}"
 
 
-@pytest.mark.parametrize("target", ["/admin/..", "/admin/../x", "/admin/%2e%2e/x", "/x/admin", "/admi%6e%6e", "/%2561dmin",
-                                    "/x%2F..%2Fadmin", "/admin%00", "/admin.", "/.admin", "/.../admin", "/%41dmin"])
+@pytest.mark.parametrize("target", ["/admin/..", "/admin/../x", "/admin/%2e%2e/x", "/x/admin", "/admi%6e%6e",
+                                    "/%2561dmin", "/x%2F..%2Fadmin", "/admin%00", "/admin.", "/.admin",
+                                    "/.../admin", "/%41dmin"])
 def test_what_is_not_below_it_does_not_match(routed, target):
     lb = routed([{"path": "/admin", "pool": "a"}, {"path": "/", "pool": "b"}])
     assert ask(lb, target) == f"b {target}"
@@ -240,9 +241,11 @@ def test_options_for_the_whole_server_has_no_path(routed):
 def test_a_prefix_can_be_stripped(routed, prefix):
     lb = routed([{"path": prefix, "pool": "a", "strip_prefix": True}, {"path": "/", "pool": "b"}])
     with Client(lb.port) as client:
-        for target, seen in (("/v1/users?q=/v1/x", "/users?q=/v1/x"), ("/v1/", "/"), ("/v1/?a", "/?a"), ("/v1/a/", "/a/"),
+        for target, seen in (("/v1/users?q=/v1/x", "/users?q=/v1/x"), ("/v1/", "/"), ("/v1/?a", "/?a"),
+                             ("/v1/a/", "/a/"),
                              ("/v1/v1/v1", "/v1/v1"), ("/v1/a%2Fb", "/a%2Fb"), ("/v1/%C3%A9?%zz", "/%C3%A9?%zz"),
-                             ("/v1/a?b?c=../..", "/a?b?c=../.."), ("/%76%31/users", "/users"), ("/x/../v1/users", "/users"),
+                             ("/v1/a?b?c=../..", "/a?b?c=../.."), ("/%76%31/users", "/users"),
+                             ("/x/../v1/users", "/users"),
                              ("/v1/x?", "/x?")):
             assert ask(client, target) == f"a {seen}", target
         for target in ("/v10/users", "/v1/../users", "/v1/%2e%2e/users", "/x/v1/users"):
@@ -380,7 +383,8 @@ def test_routes_hold_after_a_crash(routed, workers):
 
 
 @pytest.mark.parametrize("route, column", [
-    ('{ path: /a, pool: nosuch }', 23), ('{ path: a, pool: web }', 13), ('{ path: /a }', 5), ('{ path: "/a?b", pool: web }', 13),
+    ('{ path: /a, pool: nosuch }', 23), ('{ path: a, pool: web }', 13), ('{ path: /a }', 5),
+    ('{ path: "/a?b", pool: web }', 13),
     ('{ host: "a b", pool: web }', 13), ('{ host: "a.*.b", pool: web }', 13), ('{ host: "x:80", pool: web }', 13),
     ('{ method: ["G T"], pool: web }', 16), ('{ header: { "X Y": 1 }, pool: web }', 17), ('{ hosts: x, pool: web }', 7),
     ('{ strip_prefix: true, pool: web }', 7), ('{ path: /a, pool: web, strip_prefix: maybe }', 42),
@@ -390,7 +394,7 @@ def test_errors_in_routes_have_their_places(tmp_path, route, column):
     file.write_text(f"listen: 127.0.0.1:8080\npools:\n  web:\n    backends: [127.0.0.1:9]\nroutes:\n  - {route}\n")
     result = run("vibebalancer", "-c", file, "--check")
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr
-    assert result.stderr.startswith(f"{file}:6:"), result.stderr
+    assert result.stderr.startswith(f"{file}:6:{column}: "), result.stderr
 
 
 def test_a_pool_that_no_route_names_is_no_error(tmp_path):

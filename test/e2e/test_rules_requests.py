@@ -317,3 +317,12 @@ def test_a_refused_body_behind_a_good_request(balancer, backend):
         assert [client.response().status, client.response().status] == [200, 413]
         assert client.is_closed()
     assert [request.method for request in there.requests] == ["GET"]
+
+
+def test_a_long_connection_field_costs_little(balancer, backend):
+    """Each of its members is compared with each field: both are bounded."""
+    lb = balancer(there := backend(), config={"limits": {"header_bytes": "1MiB", "headers": 1000}})
+    many = b"a:\r\n" * 990
+    response = exchange(lb.port, b"GET / HTTP/1.1\r\nHost: x\r\n" + many + b"Connection: " + b"a," * 500000 + b"\r\n\r\n")
+    assert response.status == 431
+    assert there.received == b""

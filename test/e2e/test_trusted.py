@@ -58,7 +58,8 @@ def forwarded(request):
 
 
 LIES = [("X-Forwarded-For", "203.0.113.7"), ("x-forwarded-for", "198.51.100.1"), ("X-Forwarded-Proto", "https"),
-        ("X-Forwarded-Host", "bank.example"), ("Forwarded", "for=203.0.113.7;proto=https"), ("forwarded", "for=10.0.0.1")]
+        ("X-Forwarded-Host", "bank.example"), ("Forwarded", "for=203.0.113.7;proto=https"),
+        ("forwarded", "for=10.0.0.1")]
 
 
 # ---- from anybody ----------------------------------------------------------------------------------------------------
@@ -99,7 +100,8 @@ def test_who_is_not_in_the_list_is_anybody(seen, trusted):
 # ---- from a trusted proxy --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("trusted, source", [(["127.0.0.0/8"], "127.9.8.7"), (["127.0.0.2"], PROXY), (["0.0.0.0/0"], PROXY),
+@pytest.mark.parametrize("trusted, source", [(["127.0.0.0/8"], "127.9.8.7"), (["127.0.0.2"], PROXY),
+                                             (["0.0.0.0/0"], PROXY),
                                              (["10.0.0.0/8", "127.0.0.0/30"], "127.0.0.3")], ids=str)
 def test_who_is_in_the_list_is_believed(seen, trusted, source):
     request = seen([("X-Forwarded-For", "203.0.113.7")], source, trusted=trusted)
@@ -132,8 +134,9 @@ def test_a_list_stays_one_field_in_its_order(seen):
 def test_a_trusted_proxy_is_gone_on_with_as_rfc_7239(seen):
     request = seen([("Forwarded", 'for=203.0.113.7;proto=https, for="[2001:db8::1]:443";by="_a,b;c"'),
                     ("forwarded", "for=unknown")], PROXY, mode="rfc7239")
-    assert forwarded(request) == [{"for": "203.0.113.7", "proto": "https"}, {"for": "[2001:db8::1]:443", "by": "_a,b;c"},
-                                  {"for": "unknown"}, {"for": PROXY, "proto": "http", "host": "www.example:81"}]
+    assert forwarded(request) == [{"for": "203.0.113.7", "proto": "https"},
+                                  {"for": "[2001:db8::1]:443", "by": "_a,b;c"}, {"for": "unknown"},
+                                  {"for": PROXY, "proto": "http", "host": "www.example:81"}]
     assert forwarded(seen((), PROXY, mode="rfc7239")) == [{"for": PROXY, "proto": "http", "host": "www.example:81"}]
     assert request.field("X-Forwarded-For") is None and request.field("X-Forwarded-Proto") is None
 

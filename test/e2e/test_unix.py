@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from harness import (TIMEOUT, Client, Truncated, at_once, echo, eventually, free_port, get, is_running, post, reply, run,
-                     to_yaml, unique_name)
+from harness import (TIMEOUT, Client, Truncated, at_once, echo, eventually, free_port, get, is_running, post, reply,
+                     run, to_yaml, unique_name)
 from upgrade import all_over, ask, round_trip, switch_and_echo, switch_if_asked
 
 
@@ -73,8 +73,9 @@ def test_everybody_may_connect(listens, backend, path):
         os.umask(before)
     assert stat.S_ISSOCK(path.stat().st_mode) and path.stat().st_mode & 0o777 == 0o666
     if os.getuid() == 0:
-        subprocess.run(["/usr/bin/python3", "-c", "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])",
-                        path], user=65534, group=65534, extra_groups=[], check=True, timeout=TIMEOUT)
+        connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+        subprocess.run(["/usr/bin/python3", "-c", connect, path], user=65534, group=65534, extra_groups=[],
+                       check=True, timeout=TIMEOUT)
 
 
 def test_it_is_removed_at_the_end(listens, backend, path, workers):
@@ -137,8 +138,9 @@ def test_a_folder_that_is_not_there(path, tmp_path):
     assert f"{path.parent}/no" in start_in_vain(tmp_path, f"unix:{path.parent}/no/vb.sock")
 
 
-@pytest.mark.parametrize("text, good", [("/x" * 53 + "y", True), ("/x" * 54, False), ("/" + "x" * 300, False), ("", False),
-                                        ("relative", False)], ids=["107 bytes", "108 bytes", "long", "empty", "relative"])
+@pytest.mark.parametrize("text, good", [("/x" * 53 + "y", True), ("/x" * 54, False), ("/" + "x" * 300, False),
+                                        ("", False), ("relative", False)],
+                         ids=["107 bytes", "108 bytes", "long", "empty", "relative"])
 @pytest.mark.parametrize("where", ["listen", "backend"])
 def test_paths_are_checked(tmp_path, text, good, where):
     file = tmp_path / "vb.yaml"

@@ -29,7 +29,7 @@ async def echo(socket):
 
 
 class Server:
-    """A WebSocket server in a thread of its own; `closed` are the codes and reasons with which its connections ended."""
+    """A WebSocket server in a thread of its own; `closed`: the codes and reasons with which its connections ended."""
 
     def __init__(self, handler=echo, **options):
         self.handler = handler

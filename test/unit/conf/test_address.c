@@ -138,6 +138,7 @@ static void wrong_unix_sockets_are_explained(void **state)
         {"unix:@abstract", "`unix:@abstract`" NOT_UNIX},
         {"unix:/a\nb", "`unix:/a?b`" NOT_UNIX},
         {"unix:/a\x7f", "`unix:/a?`" NOT_UNIX},
+        {"unix:\xc2\x9b\xc3\xa4", "`unix:??\xc3\xa4`" NOT_UNIX}, /* CSI, which a terminal obeys; a letter */
         {"unix:/", "`unix:/` names a folder; a unix socket is a file in it"},
         {"unix:/run/", "`unix:/run/` names a folder; a unix socket is a file in it"},
     };

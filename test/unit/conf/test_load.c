@@ -335,6 +335,8 @@ static void wrong_values_say_what_is_right(void **state)
         {REST "limits: {connections_per_ip: -1}}",
          "f:1:76: `connections_per_ip`: expected a whole number from 0 to 1000000, found `-1`\n"},
         {REST "timeouts: {tunnel: 0}}", "f:1:66: `tunnel`: expected 1ms to 24h, found `0`\n"},
+        {REST "headers: {request_id: content-length}}",
+         "f:1:69: `request_id`: the field `content-length` has another meaning; use for example `X-Request-ID`\n"},
         {REST "headers: {request_id: 'X Y'}}",
          "f:1:69: `request_id`: expected the name of a header field, at most 63 characters, or `off`, found `X Y`\n"},
         {REST "segment: {path: relative}}",

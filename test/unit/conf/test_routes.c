@@ -117,6 +117,7 @@ static void wrong_conditions_are_refused(void **state)
         {ROUTE("pool: web, path: /a#b"), A_PATH ", found `/a#b`\n"},
         {ROUTE("pool: web, path: \"/\\xe9\""), A_PATH ", found `/\xc3\xa9`\n"},
         {ROUTE("pool: web, path: [/]"), A_PATH ", found a list\n"},
+        {ROUTE("pool: web, method: TRACE"), "f:2:21: `method`: `TRACE` is never served, whatever the route\n"},
         {ROUTE("pool: web, method: get"), "f:2:21: `method`: unknown value `get`; did you mean `GET`?\n"},
         {ROUTE("pool: web, method: [GET, Post]"), "f:2:27: `method`: unknown value `Post`; did you mean `POST`?\n"},
         {ROUTE("pool: web, method: 'GET,POST'"), "f:2:21: `method`: expected a method such as GET, found `GET,POST`\n"},

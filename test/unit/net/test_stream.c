@@ -966,18 +966,30 @@ static void finishing_does_not_wait_for_ever(void **state)
     struct side side;
     struct peer peer;
     open_pair(*state, &side, &peer);
+    side.f->loop->linger.duration_ms = 10;
+    side.f->loop->finish_max_ms = 1000000;
+    vb_stream_finish(&side.stream);
+    /* a peer that sends and sends is no reason to stay */
+    RUN_UNTIL(side.f, streams(side.f) == 0 || (peer_sends(&peer, "x"), false));
+    close(peer.fd);
+}
+
+static void an_upload_is_heard_out_for_a_while(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
     side.f->loop->linger.duration_ms = 400;
     side.f->loop->finish_max_ms = 1000;
     uint64_t begun = uv_hrtime();
-    vb_stream_finish(&side.stream);
-    /* a peer that sends and sends is heard out, for a while */
+    vb_stream_finish_upload(&side.stream);
     RUN_UNTIL(side.f, streams(side.f) == 0 || (peer_sends(&peer, "x"), false));
     assert_true(uv_hrtime() - begun >= 990 * 1000000ull);
     close(peer.fd);
-    /* one that says nothing is not waited for so long */
+    /* one that has stopped sending is not waited for so long */
     open_pair(*state, &side, &peer);
     side.f->loop->finish_max_ms = 1000000;
-    vb_stream_finish(&side.stream);
+    vb_stream_finish_upload(&side.stream);
     RUN_UNTIL(side.f, streams(side.f) == 0);
     close(peer.fd);
 }
@@ -1066,6 +1078,7 @@ int main(void)
         TCP(finishing_cuts_a_reader_that_stopped_with_a_reset),
         UNIX(finishing_gives_up_a_reader_that_stopped),
         BOTH(finishing_does_not_wait_for_ever),
+        BOTH(an_upload_is_heard_out_for_a_while),
         BOTH(finishing_ends_when_the_peer_resets),
         BOTH(closing_the_loop_ends_what_finishes),
     };
