@@ -33,11 +33,18 @@ static int next_line(struct scan *s, struct vb_str *ret_line)
 
 /* ---- fields ------------------------------------------------------------------------------------------------------ */
 
+static const char too_many_fields[] = "too many header fields";
+
+static bool is_full(const struct scan *s)
+{
+    return s->head->n_fields >= VB_MIN(s->limits->fields, VB_FIELDS_MAX);
+}
+
 static int parse_field(struct scan *s, struct vb_str line)
 {
     struct vb_head *head = s->head;
-    if (head->n_fields >= VB_MIN(s->limits->fields, VB_FIELDS_MAX))
-        return refuse(s, 431, "too many header fields");
+    if (is_full(s))
+        return refuse(s, 431, too_many_fields);
     struct vb_field *field = &head->fields[head->n_fields];
     const char *why = vb_field_read(line, field);
     if (why != NULL)
@@ -66,7 +73,8 @@ static int parse_fields(struct scan *s)
         if (r < 0)
             return r;
     }
-    return r;
+    /* Of two faults the one that a whole line would have shown. */
+    return r < 0 && is_full(s) ? refuse(s, 431, too_many_fields) : r;
 }
 
 /* What the Connection field says: close, keep-alive, and the names of fields that are for this hop only. */

@@ -145,7 +145,7 @@ def test_connections_that_come_and_go(balancer, backend, workers):
         for _ in range(n):
             Client(lb.port).close()
             Client(lb.port).reset()
-    churn(1500)  # sanitizers take memory of their own for a while
+    churn(1500 * workers)  # sanitizers take memory of their own for a while
     eventually(lambda: lb.vbctl("status")["connections"] == 0, "none is left")
     before = [(memory_kib(pid), open_files(pid)) for pid in lb.worker_pids()]
     churn(1500)
