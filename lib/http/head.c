@@ -235,8 +235,6 @@ static int parse_target(struct scan *s, struct vb_str target)
 {
     struct vb_head *head = s->head;
     head->target = target;
-    if (target.n == 0 || !vb_scan_is_target(target.p, target.n))
-        return refuse(s, 400, "the request target is empty or has a character that it may not have");
     if (vb_str_eq(head->method, VB_STR("CONNECT")))
         return refuse(s, 405, "CONNECT is not served here");
     if (vb_str_eq(head->method,
@@ -259,15 +257,18 @@ static int parse_request_line(struct scan *s, struct vb_str line)
     size_t method = vb_scan_token(line.p, line.n);
     if (method == 0 || method == line.n || line.p[method] != ' ')
         return refuse(s, 400, "the first line is not a request line");
-    const char *target = line.p + method + 1, *end = line.p + line.n;
-    const char *space = memchr(target, ' ', (size_t)(end - target));
+    const char *begin = line.p + method + 1, *end = line.p + line.n;
+    const char *space = memchr(begin, ' ', (size_t)(end - begin));
     if (space == NULL)
         return refuse(s, 400, "the request line has no HTTP version");
+    struct vb_str target = {begin, (size_t)(space - begin)};
     head->method = (struct vb_str){line.p, method};
+    if (target.n == 0 || !vb_scan_is_target(target.p, target.n))
+        return refuse(s, 400, "the request target is empty or has a character that it may not have");
     int r = parse_version(s, (struct vb_str){space + 1, (size_t)(end - space - 1)});
     if (r < 0)
         return r;
-    return parse_target(s, (struct vb_str){target, (size_t)(space - target)});
+    return parse_target(s, target);
 }
 
 /* `http://a`, `http://a:` and `http://a:80` are the same (RFC 9110 4.2.3). */
