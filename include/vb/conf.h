@@ -8,6 +8,7 @@
 #ifndef VB_CONF_H
 #define VB_CONF_H
 
+#include <limits.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
@@ -72,6 +73,19 @@ struct vb_conf_health {
     unsigned n_expect;
 };
 
+/* What makes a request be tried again: a bit set. */
+enum vb_retry_on {
+    VB_RETRY_CONNECT = 1, /* no connection: for any method */
+    VB_RETRY_RESET = 2,   /* it broke before an answer: this and all further ones only for idempotent methods */
+    VB_RETRY_TIMEOUT = 4,
+    VB_RETRY_502 = 8,
+    VB_RETRY_503 = 16,
+    VB_RETRY_504 = 32,
+    VB_RETRY_429 = 64,
+};
+
+#define VB_RETRY_UNLIMITED UINT_MAX /* as a budget */
+
 struct vb_conf_pool {
     char name[VB_NAME_MAX + 1];
     enum vb_balance balance;
@@ -91,6 +105,25 @@ struct vb_conf_pool {
         char name[32]; /* as in the Upgrade field, in lower case */
     } upgrade[8];      /* protocols that a connection may switch to; never h2c */
     unsigned n_upgrade;
+    struct {
+        bool enabled;
+        unsigned consecutive; /* failures in a row */
+        uint64_t eject_ms, eject_max_ms;
+        unsigned max_ejected; /* per cent of the pool */
+    } outlier;
+    unsigned panic; /* per cent: when a smaller share is usable, all are tried; 0: never */
+    struct {
+        unsigned max_requests; /* in flight, over all workers; 0: no limit, as for the next */
+        unsigned max_pending;  /* waiting for a connection */
+    } circuit_breaker;
+    struct {
+        bool enabled;
+        unsigned attempts; /* after the first */
+        unsigned budget;   /* per cent of the requests, or VB_RETRY_UNLIMITED */
+        unsigned on;       /* enum vb_retry_on */
+        size_t buffer;     /* of a body, in bytes, so that it can be sent again */
+        uint64_t total_ms; /* no further try begins, or lasts, longer than this after the request */
+    } retry;
 };
 
 struct vb_conf_route_header {
@@ -144,6 +177,9 @@ struct vb_conf {
         char request_id[VB_NAME_MAX + 1]; /* name of the field; "" turns it off */
         bool via;
     } headers;
+    struct {
+        char *socket; /* path of the control socket; NULL: beside the segment; "": off */
+    } admin;
     uint64_t shutdown_grace_ms;
     struct {
         char *path;        /* NULL: /dev/shm/vibebalancer-NAME */

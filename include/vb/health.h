@@ -18,6 +18,13 @@ int vb_health_start(struct vb_health **ret_health, struct vb_shm *shm, const str
                     void (*first_round)(void *arg), void *arg);
 
 /*
+ * Backends came, went or changed their admin state: the thread follows. One that comes is taken for down until its
+ * first result, which alone decides; so is one that comes back from maintenance, in which nothing is probed. From any
+ * thread.
+ */
+void vb_health_update(struct vb_health *health);
+
+/*
  * Ends the thread and sets NULL; *health may be NULL. False: the system's resolver holds a thread that nothing can
  * interrupt; then the process must leave with _exit, or it would wait for it.
  */

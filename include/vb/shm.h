@@ -4,11 +4,12 @@
  *
  *   section      rows                      writer (only one for each word)
  *   header       1                         master main thread
- *   pools        cap.backends              master main thread; `cursor` by all workers (atomic add), `epoch` by both
- *                                          threads of the master (atomic add)
- *   backends     cap.backends              membership: master main thread; health and address: health thread
- *   workers      cap.workers               master at spawn and reap; the stats by the worker in that slot
+ *   pools        cap.backends              master main thread; `epoch` by all (atomic add); `cursor` and the rest of
+ * its line by all workers (atomics, see lb/budget.c), `ejecting` by all workers backends     cap.backends membership:
+ * master main thread; health and address: health thread; what requests have shown: all workers (atomics, each word for
+ * itself) workers      cap.workers               master at spawn and reap; the stats by the worker in that slot
  *   in_flight    cap.workers x backends    the worker in that slot; zeroed by the master when the worker is dead
+ *   places       cap.workers x pools       the worker in that slot; zeroed by the master when the worker is dead
  *   traffic      backends x cap.workers    the worker in that slot
  *   ips          cap.workers, or none      the worker in that slot; zeroed by the master when the worker is dead. Only
  *                                          with cap.count_ips
@@ -33,11 +34,12 @@
 #include "vb/hist.h"
 
 #define VB_SHM_MAGIC        0x4d47455331424c56ull /* "VLB1SEGM" */
-#define VB_SHM_VERSION      2u
+#define VB_SHM_VERSION      3u
 #define VB_SHM_NAME_MAX     64
 #define VB_SHM_ADDRESS_MAX  264
 #define VB_SHM_WORKERS_MAX  256
 #define VB_SHM_BACKENDS_MAX 4096
+#define VB_SHM_MARKS        16
 
 typedef _Atomic uint64_t vb_u64;
 typedef _Atomic uint32_t vb_u32;
@@ -59,12 +61,14 @@ struct vb_shm_header {
     vb_u32 ready; /* 1, with release order, once everything else is there */
     uint32_t header_size, pool_size, backend_size, worker_size, traffic_size;
     struct vb_shm_capacity cap;
-    uint64_t pools_at, backends_at, workers_at, in_flight_at, traffic_at, ips_at, total_size; /* bytes from the start */
+    uint64_t pools_at, backends_at, workers_at, in_flight_at, places_at, traffic_at, ips_at; /* bytes from the start */
+    uint64_t total_size;
     uint64_t ip_key[2]; /* random: who cannot read the segment cannot say which addresses share a bucket */
     char boot_id[40];
     char name[VB_SHM_NAME_MAX];
     char program_version[32];
     char config_file[256];
+    char control_path[108]; /* of the master's control socket; empty: it has none */
     uint64_t start_wall_us;
     int32_t master_pid;
     vb_u32 state;      /* enum vb_instance_state */
@@ -76,10 +80,16 @@ struct vb_shm_pool {
     vb_u32 used;
     char name[VB_SHM_NAME_MAX];
     char balance[24]; /* the policy's name */
+    vb_u32 panic;     /* per cent: when a smaller share of its backends is usable, all are tried; 0: never */
     /* Grows whenever the set of backends that may be picked, or a weight, changes: workers then look again. */
     alignas(64) vb_u32 epoch;
-    /* The next ticket of round robin, shared by all workers. */
+    vb_u32 ejecting; /* 1 + the slot of the worker that decides about an ejection just now; 0: nobody does */
+    /* Requests of this pool, by the second (modulo their number), for the retry budget. The master writes them. */
+    vb_u64 request_marks[VB_SHM_MARKS];
+    /* The next ticket, shared by all workers: how many backends have been picked. */
     alignas(64) vb_u64 cursor;
+    vb_u64 retries;      /* of these picks, those for a further try of a request */
+    vb_u64 retry_credit; /* what the retry budget has given out, in hundredths */
 };
 
 /* What the health thread knows of a backend. Several words: read it with vb_shm_read_health. */
@@ -95,17 +105,50 @@ struct vb_health_record {
     struct sockaddr_storage address;
 };
 
+/*
+ * A slot is free for another backend when it is not `used`, the file does not name its last one, and no request is in
+ * flight there.
+ */
 struct vb_shm_backend {
     vb_u32 used;
     vb_u32 incarnation; /* grows when the slot is given to another backend, or its name to another address (atomic) */
     vb_u32 pool;        /* index */
     vb_u32 admin;       /* enum vb_admin_state */
     vb_u32 weight;
-    vb_u32 health; /* enum vb_health_state, on its own because every pick reads it */
+    vb_u32 health;            /* enum vb_health_state, on its own because every pick reads it */
+    vb_u32 configured_weight; /* as the file has it; 0: the file does not name this backend */
     char name[VB_SHM_NAME_MAX];
     char address[VB_SHM_ADDRESS_MAX]; /* as configured: host:port */
     alignas(64) vb_u32 record_seq;
     struct vb_health_record record;
+    /* What requests have shown, of all workers together. See lb/outlier.c and proxy/keepalive.c. */
+    alignas(64) vb_u32 failures; /* in a row */
+    vb_u32 ejections_in_row;
+    vb_u32 last_failure; /* enum vb_backend_failure */
+    vb_u32
+        announced_idle_ms;   /* for how long it says (Keep-Alive: timeout) that it keeps idle connections; 0: nothing */
+    vb_u32 learned_idle_ms;  /* ... for how long it was seen to; 0: not known */
+    vb_u64 ejected_until_us; /* monotonic clock; in the future: it gets no requests */
+    vb_u64 ejections;        /* in all */
+};
+
+/* Of one worker, for one pool: how many there are << 1 | one is being decided; see admission.c. */
+struct vb_shm_places {
+    vb_u64 requests; /* between their first pick and their end */
+    vb_u64 pending;  /* of these, those that wait for a connection */
+};
+
+/* How a request failed at a backend. */
+enum vb_backend_failure {
+    VB_BACKEND_NEVER_FAILED,
+    VB_BACKEND_REFUSED,          /* no connection */
+    VB_BACKEND_CONNECT_TIMEOUT,  /* no connection in time */
+    VB_BACKEND_RESPONSE_TIMEOUT, /* no response in time */
+    VB_BACKEND_IDLE_TIMEOUT,     /* it stopped in the middle */
+    VB_BACKEND_CLOSED,           /* FIN too early */
+    VB_BACKEND_RESET,            /* RST */
+    VB_BACKEND_BAD_RESPONSE,     /* no valid HTTP */
+    VB_BACKEND_STATUS,           /* a status that retry.on names */
 };
 
 enum vb_stat_kind { VB_STAT_COUNTER, VB_STAT_GAUGE };
@@ -199,21 +242,38 @@ struct vb_shm_worker *vb_shm_worker(const struct vb_shm *shm, unsigned slot);
 struct vb_shm_traffic *vb_shm_traffic(const struct vb_shm *shm, unsigned slot, unsigned backend);
 /* A slot's requests in flight, an array over all backends. */
 vb_u32 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot);
+struct vb_shm_places *vb_shm_places(const struct vb_shm *shm, unsigned slot, unsigned pool);
 /* A slot's table; only with cap.count_ips, and only of a slot that has been claimed. */
 struct vb_shm_ips *vb_shm_ips(const struct vb_shm *shm, unsigned slot);
 
-/* ---- membership (master) ------------------------------------------------------------------------------------------*/
+/* ---- membership (master main thread) ------------------------------------------------------------------------------*/
+
+struct vb_pool_spec {
+    const char *name, *balance;
+    unsigned panic; /* per cent; 0: never */
+};
 
 struct vb_backend_spec {
     const char *name, *address;
     unsigned weight;
-    bool checked; /* false: health checks are off, it counts as up */
+    bool configured;             /* the file names it */
+    enum vb_health_state health; /* what it is taken for until it has been looked at */
 };
 
 /* Takes a free slot. >= 0: its index. -ENOSPC: capacity is used up. -EEXIST: the name is taken. -EINVAL: too long.
- * -ENOMEM: no room for the backend's traffic rows. */
-int vb_shm_add_pool(struct vb_shm *shm, const char *name, const char *balance);
+ * -ENOMEM: no room for the backend's traffic rows. One that was removed comes back into its slot, if the file names it.
+ */
+int vb_shm_add_pool(struct vb_shm *shm, const struct vb_pool_spec *spec);
 int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec);
+
+/* It gets no new requests from now on: whoever reads its requests in flight after this sees all there will ever be. */
+void vb_shm_remove_backend(struct vb_shm *shm, unsigned backend);
+void vb_shm_set_admin(struct vb_shm *shm, unsigned backend, enum vb_admin_state admin);
+void vb_shm_set_weight(struct vb_shm *shm, unsigned backend, unsigned weight);
+
+/* By name. -ENOENT. For any process. */
+int vb_shm_find_pool(const struct vb_shm *shm, const char *name);
+int vb_shm_find_backend(const struct vb_shm *shm, unsigned pool, const char *name);
 
 /* ---- health (health thread writes, all read) ----------------------------------------------------------------------*/
 
@@ -224,8 +284,9 @@ void vb_shm_write_health(struct vb_shm *shm, unsigned backend, enum vb_health_st
 /* A consistent copy; false when the writer seems to have died in the middle (the copy is zeroed). */
 bool vb_shm_read_health(const struct vb_shm *shm, unsigned backend, struct vb_health_record *ret_record);
 
-/* May this backend be given a new request? */
-bool vb_shm_backend_usable(const struct vb_shm_backend *backend);
+/* Is it ejected at this time (monotonic clock)? May it be given a new request then? */
+bool vb_shm_backend_ejected(const struct vb_shm_backend *backend, uint64_t now_us);
+bool vb_shm_backend_usable(const struct vb_shm_backend *backend, uint64_t now_us);
 
 /* ---- workers (master) ---------------------------------------------------------------------------------------------*/
 
@@ -261,6 +322,14 @@ enum vb_admission vb_shm_admit(struct vb_shm *shm, unsigned slot, const struct v
 /* Gives it back: the same ip. Without vb_shm_admit before it does nothing. */
 void vb_shm_leave(struct vb_shm *shm, unsigned slot, const struct vb_ip *ip);
 
+/* ---- limits of a pool's requests (workers) ------------------------------------------------------------------------*/
+
+enum vb_place { VB_PLACE_REQUEST, VB_PLACE_PENDING };
+
+/* Takes a place, as above exact over all workers, if there is one; `limit` 0: there always is. */
+bool vb_shm_enter(struct vb_shm *shm, unsigned slot, unsigned pool, enum vb_place place, unsigned limit);
+void vb_shm_exit(struct vb_shm *shm, unsigned slot, unsigned pool, enum vb_place place);
+
 /* ---- reading sums -------------------------------------------------------------------------------------------------*/
 
 struct vb_worker_sum {
@@ -278,6 +347,7 @@ struct vb_traffic_sum {
 void vb_shm_add_workers(const struct vb_shm *shm, struct vb_worker_sum *sum);
 void vb_shm_add_traffic(const struct vb_shm *shm, unsigned backend, struct vb_traffic_sum *sum);
 uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend);
+uint64_t vb_shm_sum_places(const struct vb_shm *shm, unsigned pool, enum vb_place place);
 
 /*
  * A string of the segment as text that can be printed: what fits into `size`, ended by NUL even where the segment's is
@@ -288,6 +358,7 @@ void vb_shm_text(char *to, size_t size, const char *field, size_t n);
 /* Name of an enum value as people and programs see it ("up", "ready", ...); "?" when it is none. */
 const char *vb_health_name(unsigned health);
 const char *vb_admin_name(unsigned admin);
+const char *vb_backend_failure_name(unsigned failure);
 const char *vb_worker_state_name(unsigned state);
 const char *vb_instance_state_name(unsigned state);
 

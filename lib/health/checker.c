@@ -71,7 +71,7 @@ static void count_usable(const struct vb_shm *shm, unsigned pool, unsigned *ret_
         if (!atomic_load(&backend->used) || atomic_load(&backend->pool) != pool)
             continue;
         ++*ret_all;
-        *ret_usable += vb_shm_backend_usable(backend);
+        *ret_usable += vb_shm_backend_usable(backend, vb_clock_us());
     }
 }
 

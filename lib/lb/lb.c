@@ -45,12 +45,12 @@ void vb_lb_close(struct vb_lb **lb_ptr)
     *lb_ptr = NULL;
 }
 
-static unsigned collect(struct vb_lb *lb, struct vb_candidate *candidates)
+static unsigned collect(struct vb_lb *lb, struct vb_candidate *candidates, uint64_t now_us)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < vb_shm_capacity(lb->shm).backends; i++) {
         const struct vb_shm_backend *backend = vb_shm_backend(lb->shm, i);
-        if (!vb_shm_backend_usable(backend) || atomic_load(&backend->pool) != lb->pool_index)
+        if (!vb_shm_backend_usable(backend, now_us) || atomic_load(&backend->pool) != lb->pool_index)
             continue;
         candidates[n++] = (struct vb_candidate){i, VB_MAX(atomic_load(&backend->weight), 1u)};
     }
@@ -58,14 +58,14 @@ static unsigned collect(struct vb_lb *lb, struct vb_candidate *candidates)
 }
 
 /* On failure nobody can be picked, and the next pick tries again. */
-static int refresh(struct vb_lb *lb, uint32_t epoch)
+static int refresh(struct vb_lb *lb, uint32_t epoch, uint64_t now_us)
 {
     unsigned capacity = vb_shm_capacity(lb->shm).backends;
     if (lb->candidates == NULL)
         lb->candidates = malloc(capacity * sizeof(*lb->candidates));
     if (lb->candidates == NULL)
         return -ENOMEM;
-    lb->n_candidates = collect(lb, lb->candidates);
+    lb->n_candidates = collect(lb, lb->candidates, now_us);
     if (lb->n_candidates > 0 && lb->policy->prepare != NULL) {
         int r = lb->policy->prepare(lb);
         if (r < 0) {
@@ -77,11 +77,11 @@ static int refresh(struct vb_lb *lb, uint32_t epoch)
     return 0;
 }
 
-int vb_lb_pick(struct vb_lb *lb)
+int vb_lb_pick(struct vb_lb *lb, const struct vb_tried *tried, uint64_t now_us)
 {
     uint32_t epoch = atomic_load_explicit(&lb->pool->epoch, memory_order_acquire);
     if (VB_UNLIKELY(epoch != lb->epoch)) {
-        int r = refresh(lb, epoch);
+        int r = refresh(lb, epoch, now_us);
         if (r < 0)
             return r;
     }

@@ -93,14 +93,16 @@ static int fill_segment(struct vb_master *master, struct vb_error *err)
     const struct vb_conf *conf = master->conf;
     for (unsigned p = 0; p < conf->n_pools; p++) {
         const struct vb_conf_pool *pool = &conf->pools[p];
-        int index = vb_shm_add_pool(master->shm, pool->name, vb_balance_name(pool->balance));
+        int index = vb_shm_add_pool(master->shm,
+                                    &(struct vb_pool_spec){pool->name, vb_balance_name(pool->balance), pool->panic});
         if (index != (int)p)
             return vb_fail(err, index, "pool %s does not fit into the segment", pool->name);
         for (unsigned b = 0; b < pool->n_backends; b++) {
             struct vb_backend_spec spec = {.name = pool->backends[b].name,
                                            .address = pool->backends[b].address,
                                            .weight = pool->backends[b].weight,
-                                           .checked = pool->health.enabled};
+                                           .configured = true,
+                                           .health = pool->health.enabled ? VB_HEALTH_UNKNOWN : VB_HEALTH_UNCHECKED};
             int slot = vb_shm_add_backend(master->shm, p, &spec);
             if (slot == -ENOMEM)
                 return vb_fail(err, slot,

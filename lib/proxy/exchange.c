@@ -270,7 +270,7 @@ static int choose(struct vb_exchange *x, struct vb_head *head)
         return pool;
     }
     x->pool = &x->proxy->pools[pool];
-    x->backend = vb_lb_pick(x->pool->lb);
+    x->backend = vb_lb_pick(x->pool->lb, &(struct vb_tried){0}, x->start_us);
     if (x->backend < 0) {
         fail(x, VB_FAIL_NO_BACKEND, NULL);
         return x->backend;

@@ -1,6 +1,7 @@
 /*
- * Limits of connections, over all workers, without a lock and without a counter that they share: each worker writes
- * words of its own, so a worker that died holds nobody up, and zeroing its words gives back all that it held.
+ * Limits of connections and of a pool's requests, over all workers, without a lock and without a counter that they
+ * share: each worker writes words of its own, so a worker that died holds nobody up, and zeroing its words gives back
+ * all that it held.
  *
  * A word is `admitted << 1 | trying`. Who wants a place
  *
@@ -41,15 +42,23 @@ enum {
     SLEEP_NS = 100000,
 };
 
-/* What is limited, as one worker sees it: all connections, or those of one address. */
+/* What is limited, as one worker sees it: all connections, those of one address, or requests of one pool. */
 struct places {
     const struct vb_shm *shm;
     unsigned slot;
     vb_u64 *own;
-    bool by_ip;
+    enum { OF_ALL, OF_IP, OF_POOL } kind;
     unsigned bucket;
     uint64_t fingerprint;
+    unsigned pool;
+    enum vb_place place;
 };
+
+static vb_u64 *word_of_pool(const struct vb_shm *shm, unsigned slot, unsigned pool, enum vb_place place)
+{
+    struct vb_shm_places *row = vb_shm_places(shm, slot, pool);
+    return place == VB_PLACE_REQUEST ? &row->requests : &row->pending;
+}
 
 struct tally {
     uint64_t admitted;
@@ -80,12 +89,15 @@ static struct tally read_all(const struct places *places)
 {
     struct tally tally = {0};
     uint64_t own = atomic_load_explicit(places->own, memory_order_relaxed) & ~(uint64_t)TRYING;
-    add_word(&tally, places->by_ip ? own & COUNT_MASK : own, false);
+    add_word(&tally, places->kind == OF_IP ? own & COUNT_MASK : own, false);
     for (unsigned slot = 0; slot < places->shm->cap.workers; slot++) {
         if (slot == places->slot)
             continue;
-        if (!places->by_ip)
+        if (places->kind == OF_ALL)
             add_word(&tally, atomic_load(&vb_shm_worker(places->shm, slot)->admission), slot < places->slot);
+        else if (places->kind == OF_POOL)
+            add_word(&tally, atomic_load(word_of_pool(places->shm, slot, places->pool, places->place)),
+                     slot < places->slot);
         else if (shm_slot_was_claimed(places->shm, slot))
             add_bucket(&tally, places, slot);
     }
@@ -145,7 +157,7 @@ static bool find_bucket(struct places *places, const struct vb_shm *shm, unsigne
         return false;
     uint64_t hash = shm_siphash(vb_shm_header(shm)->ip_key, ip->bytes);
     *places = (struct places){
-        .shm = shm, .slot = slot, .by_ip = true, .bucket = hash % VB_SHM_IP_BUCKETS, .fingerprint = hash >> COUNT_BITS};
+        .shm = shm, .slot = slot, .kind = OF_IP, .bucket = hash % VB_SHM_IP_BUCKETS, .fingerprint = hash >> COUNT_BITS};
     return true;
 }
 
@@ -211,8 +223,28 @@ void vb_shm_leave(struct vb_shm *shm, unsigned slot, const struct vb_ip *ip)
         give_back(of_ip.own);
 }
 
+bool vb_shm_enter(struct vb_shm *shm, unsigned slot, unsigned pool, enum vb_place place, unsigned limit)
+{
+    struct places places = {.shm = shm,
+                            .slot = slot,
+                            .own = word_of_pool(shm, slot, pool, place),
+                            .kind = OF_POOL,
+                            .pool = pool,
+                            .place = place};
+    return take(&places, limit);
+}
+
+void vb_shm_exit(struct vb_shm *shm, unsigned slot, unsigned pool, enum vb_place place)
+{
+    give_back(word_of_pool(shm, slot, pool, place));
+}
+
 void shm_give_back_admissions(struct vb_shm *shm, unsigned slot)
 {
+    for (unsigned i = 0; i < shm->cap.backends; i++) {
+        atomic_store_explicit(word_of_pool(shm, slot, i, VB_PLACE_REQUEST), 0, memory_order_release);
+        atomic_store_explicit(word_of_pool(shm, slot, i, VB_PLACE_PENDING), 0, memory_order_release);
+    }
     if (shm->cap.count_ips && shm_slot_was_claimed(shm, slot)) {
         vb_u64 *words = vb_shm_ips(shm, slot)->words[0];
         for (unsigned i = 0; i < VB_SHM_IP_BUCKETS * VB_SHM_IP_WORDS; i++)

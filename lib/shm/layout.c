@@ -27,21 +27,24 @@ FROZEN(vb_shm_header, ready, 12);
 FROZEN(vb_shm_header, header_size, 16);
 FROZEN(vb_shm_header, cap, 36);
 FROZEN(vb_shm_header, pools_at, 48);
-FROZEN(vb_shm_header, total_size, 96);
-FROZEN(vb_shm_header, ip_key, 104);
-FROZEN(vb_shm_header, boot_id, 120);
-FROZEN(vb_shm_header, name, 160);
-FROZEN(vb_shm_header, program_version, 224);
-FROZEN(vb_shm_header, config_file, 256);
-FROZEN(vb_shm_header, start_wall_us, 512);
-FROZEN(vb_shm_header, master_pid, 520);
-FROZEN(vb_shm_header, workers_wanted, 532);
-_Static_assert(sizeof(struct vb_shm_header) == 536, "header has grown");
+FROZEN(vb_shm_header, total_size, 104);
+FROZEN(vb_shm_header, ip_key, 112);
+FROZEN(vb_shm_header, boot_id, 128);
+FROZEN(vb_shm_header, name, 168);
+FROZEN(vb_shm_header, program_version, 232);
+FROZEN(vb_shm_header, config_file, 264);
+FROZEN(vb_shm_header, control_path, 520);
+FROZEN(vb_shm_header, start_wall_us, 632);
+FROZEN(vb_shm_header, master_pid, 640);
+FROZEN(vb_shm_header, workers_wanted, 652);
+_Static_assert(sizeof(struct vb_shm_header) == 656, "header has grown");
 
 FROZEN(vb_shm_pool, name, 4);
 FROZEN(vb_shm_pool, epoch, 128);
-FROZEN(vb_shm_pool, cursor, 192);
-_Static_assert(sizeof(struct vb_shm_pool) == 256, "pool has grown");
+FROZEN(vb_shm_pool, request_marks, 136);
+FROZEN(vb_shm_pool, cursor, 320);
+FROZEN(vb_shm_pool, retry_credit, 336);
+_Static_assert(sizeof(struct vb_shm_pool) == 384, "pool has grown");
 
 FROZEN(vb_health_record, last_latency_us, 40);
 FROZEN(vb_health_record, reason, 48);
@@ -49,11 +52,13 @@ FROZEN(vb_health_record, address_len, 152);
 FROZEN(vb_health_record, address, 160);
 _Static_assert(sizeof(struct vb_health_record) == 288, "health record has grown");
 
-FROZEN(vb_shm_backend, name, 24);
-FROZEN(vb_shm_backend, address, 88);
+FROZEN(vb_shm_backend, name, 28);
+FROZEN(vb_shm_backend, address, 92);
 FROZEN(vb_shm_backend, record_seq, 384);
 FROZEN(vb_shm_backend, record, 392);
-_Static_assert(sizeof(struct vb_shm_backend) == 704, "backend has grown");
+FROZEN(vb_shm_backend, failures, 704);
+FROZEN(vb_shm_backend, ejections, 736);
+_Static_assert(sizeof(struct vb_shm_backend) == 768, "backend has grown");
 
 FROZEN(vb_shm_worker, requests_before, 32);
 FROZEN(vb_shm_worker, admission, 40);
@@ -79,6 +84,11 @@ uint64_t shm_in_flight_stride(struct vb_shm_capacity cap)
     return round_up((uint64_t)cap.backends * sizeof(vb_u32));
 }
 
+uint64_t shm_places_stride(struct vb_shm_capacity cap)
+{
+    return round_up((uint64_t)cap.backends * sizeof(struct vb_shm_places));
+}
+
 /* Nothing overflows: the capacities are within their maxima. */
 struct shm_layout shm_layout(struct vb_shm_capacity cap)
 {
@@ -87,7 +97,8 @@ struct shm_layout shm_layout(struct vb_shm_capacity cap)
     at.backends_at = round_up(at.pools_at + (uint64_t)cap.backends * sizeof(struct vb_shm_pool));
     at.workers_at = round_up(at.backends_at + (uint64_t)cap.backends * sizeof(struct vb_shm_backend));
     at.in_flight_at = round_up(at.workers_at + (uint64_t)cap.workers * sizeof(struct vb_shm_worker));
-    at.traffic_at = round_up(at.in_flight_at + cap.workers * shm_in_flight_stride(cap));
+    at.places_at = round_up(at.in_flight_at + cap.workers * shm_in_flight_stride(cap));
+    at.traffic_at = round_up(at.places_at + cap.workers * shm_places_stride(cap));
     at.ips_at = at.traffic_at + (uint64_t)cap.workers * cap.backends * sizeof(struct vb_shm_traffic);
     at.total_size = at.ips_at + (uint64_t)cap.workers * cap.count_ips * sizeof(struct vb_shm_ips);
     return at;
@@ -128,6 +139,7 @@ int shm_header_fill(struct vb_shm_header *header, const char *name, struct vb_sh
     header->backends_at = at.backends_at;
     header->workers_at = at.workers_at;
     header->in_flight_at = at.in_flight_at;
+    header->places_at = at.places_at;
     header->traffic_at = at.traffic_at;
     header->ips_at = at.ips_at;
     header->total_size = at.total_size;
@@ -151,8 +163,8 @@ static bool row_sizes_ours(const struct vb_shm_header *h)
 static bool offsets_ours(const struct vb_shm_header *h, const struct shm_layout *at)
 {
     return h->pools_at == at->pools_at && h->backends_at == at->backends_at && h->workers_at == at->workers_at &&
-           h->in_flight_at == at->in_flight_at && h->traffic_at == at->traffic_at && h->ips_at == at->ips_at &&
-           h->total_size == at->total_size;
+           h->in_flight_at == at->in_flight_at && h->places_at == at->places_at && h->traffic_at == at->traffic_at &&
+           h->ips_at == at->ips_at && h->total_size == at->total_size;
 }
 
 static int say_other_layout(const struct vb_shm_header *header, const char *what, bool for_worker, struct vb_error *err)

@@ -1,6 +1,10 @@
 /*
  * Pools and backends as slots. The master's main thread is the only writer; a slot is filled first and marked `used`
  * with release order last, so whoever sees `used` sees the rest.
+ *
+ * Taking a backend away is exact: a worker counts a request in flight first and looks at the pool's epoch after that,
+ * the master moves the epoch first and looks at the requests in flight after that, all in one order (seq_cst). Either
+ * the worker sees the new epoch, and takes back what it counted, or the master sees the request.
  */
 #include <errno.h>
 #include <string.h>
@@ -9,44 +13,85 @@
 
 #include "shm_priv.h"
 
-static bool is_used(vb_u32 *used)
+static bool is_used(const vb_u32 *used)
 {
     return atomic_load_explicit(used, memory_order_acquire) != 0;
 }
 
-int vb_shm_add_pool(struct vb_shm *shm, const char *name, const char *balance)
+/* Workers look again. */
+static void pool_changed(struct vb_shm *shm, const struct vb_shm_backend *backend)
+{
+    unsigned pool = atomic_load_explicit(&backend->pool, memory_order_relaxed);
+    atomic_fetch_add(&vb_shm_pool(shm, pool)->epoch, 1);
+}
+
+int vb_shm_add_pool(struct vb_shm *shm, const struct vb_pool_spec *spec)
 {
     int slot = -ENOSPC;
-    if (strlen(name) >= VB_SHM_NAME_MAX || strlen(balance) >= sizeof(((struct vb_shm_pool *)NULL)->balance))
+    if (strlen(spec->name) >= VB_SHM_NAME_MAX || strlen(spec->balance) >= sizeof(((struct vb_shm_pool *)NULL)->balance))
         return -EINVAL;
     for (unsigned i = 0; i < shm->cap.backends; i++) {
         struct vb_shm_pool *pool = vb_shm_pool(shm, i);
         if (!is_used(&pool->used))
             slot = slot < 0 ? (int)i : slot;
-        else if (strcmp(pool->name, name) == 0)
+        else if (strcmp(pool->name, spec->name) == 0)
             return -EEXIST;
     }
     if (slot < 0)
         return slot;
     struct vb_shm_pool *pool = vb_shm_pool(shm, (unsigned)slot);
-    vb_copy(pool->name, sizeof(pool->name), name);
-    vb_copy(pool->balance, sizeof(pool->balance), balance);
+    vb_copy(pool->name, sizeof(pool->name), spec->name);
+    vb_copy(pool->balance, sizeof(pool->balance), spec->balance);
+    atomic_store_explicit(&pool->panic, spec->panic, memory_order_relaxed);
     atomic_store_explicit(&pool->used, 1, memory_order_release);
     return slot;
 }
 
-/* A free slot, unless the pool has a backend of this name already. */
+/* Is it the slot of this backend, whether that is there now or was removed? */
+static bool is_named(const struct vb_shm_backend *backend, unsigned pool, const char *name)
+{
+    return atomic_load_explicit(&backend->pool, memory_order_relaxed) == pool && strcmp(backend->name, name) == 0;
+}
+
+static bool is_configured(const struct vb_shm_backend *backend)
+{
+    return atomic_load_explicit(&backend->configured_weight, memory_order_relaxed) != 0;
+}
+
+/* Its own slot where the file names it, else a free one; -EEXIST: it is there. */
 static int find_slot(const struct vb_shm *shm, unsigned pool, const char *name)
 {
     int slot = -ENOSPC;
     for (unsigned i = 0; i < shm->cap.backends; i++) {
         struct vb_shm_backend *backend = vb_shm_backend(shm, i);
-        if (!is_used(&backend->used))
-            slot = slot < 0 ? (int)i : slot;
-        else if (atomic_load_explicit(&backend->pool, memory_order_relaxed) == pool && strcmp(backend->name, name) == 0)
+        bool used = is_used(&backend->used);
+        if (used && is_named(backend, pool, name))
             return -EEXIST;
+        if (used || (shm_backend_has_rows(shm, i) && vb_shm_sum_in_flight(shm, i) > 0))
+            continue;
+        if (is_configured(backend) && is_named(backend, pool, name))
+            return (int)i;
+        if (slot < 0 && !is_configured(backend))
+            slot = (int)i;
     }
     return slot;
+}
+
+/* The figures of the slot's last backend. Nobody writes them: no request is in flight there. */
+static void clear_traffic(struct vb_shm *shm, unsigned backend)
+{
+    for (unsigned slot = 0; slot < shm->cap.workers; slot++)
+        memset(vb_shm_traffic(shm, slot, backend), 0, sizeof(struct vb_shm_traffic));
+}
+
+static void clear_findings(struct vb_shm_backend *backend)
+{
+    vb_u32 *const words[] = {&backend->failures, &backend->ejections_in_row, &backend->last_failure,
+                             &backend->announced_idle_ms, &backend->learned_idle_ms};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(words); i++)
+        atomic_store_explicit(words[i], 0, memory_order_relaxed);
+    atomic_store_explicit(&backend->ejected_until_us, 0, memory_order_relaxed);
+    atomic_store_explicit(&backend->ejections, 0, memory_order_relaxed);
 }
 
 int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec)
@@ -58,25 +103,76 @@ int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backen
         return slot;
     struct vb_shm_backend *backend = vb_shm_backend(shm, (unsigned)slot);
     uint64_t rows = shm->cap.workers * sizeof(struct vb_shm_traffic);
-    if (shm_reserve(shm->lock_fd, shm->at.traffic_at + (unsigned)slot * rows, rows) < 0)
+    if (shm_backend_has_rows(shm, (unsigned)slot))
+        clear_traffic(shm, (unsigned)slot);
+    else if (shm_reserve(shm->lock_fd, shm->at.traffic_at + (unsigned)slot * rows, rows) < 0)
         return -ENOMEM;
+    clear_findings(backend);
     atomic_fetch_add_explicit(&backend->incarnation, 1, memory_order_relaxed);
     atomic_store_explicit(&backend->pool, pool, memory_order_relaxed);
     atomic_store_explicit(&backend->admin, VB_ADMIN_READY, memory_order_relaxed);
     atomic_store_explicit(&backend->weight, spec->weight, memory_order_relaxed);
-    atomic_store_explicit(&backend->health, spec->checked ? VB_HEALTH_UNKNOWN : VB_HEALTH_UNCHECKED,
-                          memory_order_relaxed);
+    if (spec->configured)
+        atomic_store_explicit(&backend->configured_weight, spec->weight, memory_order_relaxed);
+    atomic_store_explicit(&backend->health, spec->health, memory_order_relaxed);
     vb_copy(backend->name, sizeof(backend->name), spec->name);
     vb_copy(backend->address, sizeof(backend->address), spec->address);
     shm_record_write(backend, &(struct vb_health_record){0});
     atomic_store_explicit(&backend->used, 1, memory_order_release);
-    atomic_fetch_add_explicit(&vb_shm_pool(shm, pool)->epoch, 1, memory_order_release);
+    pool_changed(shm, backend);
     return slot;
 }
 
-bool vb_shm_backend_usable(const struct vb_shm_backend *backend)
+void vb_shm_remove_backend(struct vb_shm *shm, unsigned backend)
 {
-    return atomic_load_explicit(&backend->used, memory_order_acquire) != 0 &&
-           atomic_load_explicit(&backend->admin, memory_order_relaxed) == VB_ADMIN_READY &&
-           atomic_load_explicit(&backend->health, memory_order_relaxed) != VB_HEALTH_DOWN;
+    struct vb_shm_backend *row = vb_shm_backend(shm, backend);
+    atomic_store(&row->used, 0);
+    pool_changed(shm, row);
+}
+
+void vb_shm_set_admin(struct vb_shm *shm, unsigned backend, enum vb_admin_state admin)
+{
+    struct vb_shm_backend *row = vb_shm_backend(shm, backend);
+    atomic_store(&row->admin, admin);
+    pool_changed(shm, row);
+}
+
+void vb_shm_set_weight(struct vb_shm *shm, unsigned backend, unsigned weight)
+{
+    struct vb_shm_backend *row = vb_shm_backend(shm, backend);
+    atomic_store(&row->weight, weight);
+    pool_changed(shm, row);
+}
+
+int vb_shm_find_pool(const struct vb_shm *shm, const char *name)
+{
+    for (unsigned i = 0; i < shm->cap.backends; i++) {
+        const struct vb_shm_pool *pool = vb_shm_pool(shm, i);
+        if (is_used(&pool->used) && strncmp(pool->name, name, sizeof(pool->name)) == 0)
+            return (int)i;
+    }
+    return -ENOENT;
+}
+
+int vb_shm_find_backend(const struct vb_shm *shm, unsigned pool, const char *name)
+{
+    for (unsigned i = 0; i < shm->cap.backends; i++) {
+        const struct vb_shm_backend *backend = vb_shm_backend(shm, i);
+        if (is_used(&backend->used) && atomic_load_explicit(&backend->pool, memory_order_relaxed) == pool &&
+            strncmp(backend->name, name, sizeof(backend->name)) == 0)
+            return (int)i;
+    }
+    return -ENOENT;
+}
+
+bool vb_shm_backend_ejected(const struct vb_shm_backend *backend, uint64_t now_us)
+{
+    return atomic_load_explicit(&backend->ejected_until_us, memory_order_relaxed) > now_us;
+}
+
+bool vb_shm_backend_usable(const struct vb_shm_backend *backend, uint64_t now_us)
+{
+    return is_used(&backend->used) && atomic_load_explicit(&backend->admin, memory_order_relaxed) == VB_ADMIN_READY &&
+           atomic_load_explicit(&backend->health, memory_order_relaxed) != VB_HEALTH_DOWN &&
+           !vb_shm_backend_ejected(backend, now_us);
 }

@@ -50,6 +50,12 @@ vb_u32 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot)
     return (vb_u32 *)(shm->base + shm->at.in_flight_at + slot * shm_in_flight_stride(shm->cap));
 }
 
+struct vb_shm_places *vb_shm_places(const struct vb_shm *shm, unsigned slot, unsigned pool)
+{
+    assert(slot < shm->cap.workers && pool < shm->cap.backends);
+    return (struct vb_shm_places *)(shm->base + shm->at.places_at + slot * shm_places_stride(shm->cap)) + pool;
+}
+
 struct vb_shm_ips *vb_shm_ips(const struct vb_shm *shm, unsigned slot)
 {
     assert(slot < shm->cap.workers && shm->cap.count_ips);

@@ -6,7 +6,7 @@
 
 /* Where the sections are: a pure function of the capacities, so a reader can demand exactly this. */
 struct shm_layout {
-    uint64_t pools_at, backends_at, workers_at, in_flight_at, traffic_at, ips_at, total_size;
+    uint64_t pools_at, backends_at, workers_at, in_flight_at, places_at, traffic_at, ips_at, total_size;
 };
 
 struct vb_shm {
@@ -25,6 +25,7 @@ int shm_reserve(int fd, uint64_t at, uint64_t size);
 
 /* Bytes from one worker's row of in_flight to the next: whole cache lines, so that workers do not share one. */
 uint64_t shm_in_flight_stride(struct vb_shm_capacity cap);
+uint64_t shm_places_stride(struct vb_shm_capacity cap);
 
 bool shm_capacity_valid(struct vb_shm_capacity cap);
 
@@ -56,7 +57,7 @@ static inline bool shm_slot_was_claimed(const struct vb_shm *shm, unsigned slot)
     return atomic_load(&vb_shm_worker(shm, slot)->start_wall_us) != 0;
 }
 
-/* Gives back what the dead worker of this slot had admitted, or was about to. */
+/* Gives back what the dead worker of this slot had admitted, or was about to: connections and places of all pools. */
 void shm_give_back_admissions(struct vb_shm *shm, unsigned slot);
 
 /* SipHash-2-4 of an address. */

@@ -21,6 +21,17 @@ uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend)
     return sum;
 }
 
+uint64_t vb_shm_sum_places(const struct vb_shm *shm, unsigned pool, enum vb_place place)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < shm->cap.workers; i++) {
+        const struct vb_shm_places *places = vb_shm_places(shm, i, pool);
+        const vb_u64 *word = place == VB_PLACE_REQUEST ? &places->requests : &places->pending;
+        sum += atomic_load_explicit(word, memory_order_relaxed) >> 1;
+    }
+    return sum;
+}
+
 void vb_shm_add_traffic(const struct vb_shm *shm, unsigned backend, struct vb_traffic_sum *sum)
 {
     if (!shm_backend_has_rows(shm, backend))
@@ -61,6 +72,21 @@ const char *vb_admin_name(unsigned admin)
 {
     static const char *const names[] = {"ready", "drain", "maint"};
     return name_of(names, VB_ARRAY_SIZE(names), admin);
+}
+
+const char *vb_backend_failure_name(unsigned failure)
+{
+    static const char *const names[] = {
+        [VB_BACKEND_REFUSED] = "no connection",
+        [VB_BACKEND_CONNECT_TIMEOUT] = "connect timed out",
+        [VB_BACKEND_RESPONSE_TIMEOUT] = "response timed out",
+        [VB_BACKEND_IDLE_TIMEOUT] = "stopped in the middle of a message",
+        [VB_BACKEND_CLOSED] = "closed the connection too early",
+        [VB_BACKEND_RESET] = "connection broke",
+        [VB_BACKEND_BAD_RESPONSE] = "invalid response",
+        [VB_BACKEND_STATUS] = "status of a failure",
+    };
+    return name_of(names, VB_ARRAY_SIZE(names), failure);
 }
 
 const char *vb_worker_state_name(unsigned state)

@@ -77,6 +77,10 @@ void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died)
         if (shm_backend_has_rows(shm, i))
             zero_traffic_gauges(vb_shm_traffic(shm, slot, i));
     }
+    for (unsigned i = 0; i < shm->cap.backends; i++) {
+        uint32_t deciding = slot + 1;
+        atomic_compare_exchange_strong(&vb_shm_pool(shm, i)->ejecting, &deciding, 0);
+    }
     shm_give_back_admissions(shm, slot);
     if (died)
         vb_add64(&worker->restarts, 1);

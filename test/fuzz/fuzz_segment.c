@@ -30,9 +30,9 @@ static void make_proper(void)
     snprintf(path, sizeof(path), "/dev/shm/vb-fuzz-%d", (int)getpid());
     int r = vb_shm_create(&shm, path, "fuzz", cap, &err);
     assert(r == 0);
-    assert(vb_shm_add_pool(shm, "web", "round_robin") == 0);
+    assert(vb_shm_add_pool(shm, &(struct vb_pool_spec){"web", "round_robin", 0}) == 0);
     assert(vb_shm_claim_worker(shm, 0, 1) == 0);
-    assert(vb_shm_add_backend(shm, 0, &(struct vb_backend_spec){"b1", "127.0.0.1:1", 1, true}) == 0);
+    assert(vb_shm_add_backend(shm, 0, &(struct vb_backend_spec){"b1", "127.0.0.1:1", 1, true, VB_HEALTH_UNKNOWN}) == 0);
     vb_shm_publish(shm);
     proper_size = vb_shm_size(cap);
     proper = exact_copy(vb_shm_header(shm), proper_size);
@@ -85,7 +85,7 @@ static void read_all(const struct vb_shm *shm)
         vb_shm_text(text, sizeof(text), pool->name, sizeof(pool->name));
         vb_shm_text(text, sizeof(text), pool->balance, sizeof(pool->balance));
         assert(vb_health_name(backend->health) != NULL && vb_admin_name(backend->admin) != NULL);
-        vb_shm_backend_usable(backend);
+        vb_shm_backend_usable(backend, 0);
         vb_shm_add_traffic(shm, i, &sum);
         vb_shm_sum_in_flight(shm, i);
         vb_hist_quantile(sum.latency, 0.99);

@@ -63,7 +63,8 @@ static inline unsigned add_backend(struct fixture *f, unsigned pool, unsigned we
     static unsigned count;
     char name[16];
     snprintf(name, sizeof(name), "b%u", count++);
-    int slot = vb_shm_add_backend(f->shm, pool, &(struct vb_backend_spec){name, "127.0.0.1:1", weight, true});
+    int slot = vb_shm_add_backend(f->shm, pool,
+                                  &(struct vb_backend_spec){name, "127.0.0.1:1", weight, true, VB_HEALTH_UNKNOWN});
     assert_true(slot >= 0);
     return (unsigned)slot;
 }
@@ -71,7 +72,7 @@ static inline unsigned add_backend(struct fixture *f, unsigned pool, unsigned we
 /* Pool 0, with these weights in slots 0, 1, ...; seen by all workers. */
 static inline void open_pool(struct fixture *f, const char *balance, const unsigned *weights, unsigned n)
 {
-    assert_int_equal(vb_shm_add_pool(f->shm, "web", balance), 0);
+    assert_int_equal(vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"web", balance, 0}), 0);
     for (unsigned i = 0; i < n; i++)
         assert_int_equal(add_backend(f, 0, weights[i]), i);
     for (unsigned i = 0; i < WORKERS; i++)
@@ -93,7 +94,7 @@ static inline void set_word(struct fixture *f, vb_u32 *word, uint32_t value)
 /* Picks, and says which backend; the request stays in flight. */
 static inline unsigned pick(struct fixture *f, unsigned worker)
 {
-    int backend = vb_lb_pick(f->workers[worker]);
+    int backend = vb_lb_pick(f->workers[worker], &(struct vb_tried){0}, 1000000);
     if (backend < 0)
         fail_msg("worker %u: %d", worker, backend);
     return (unsigned)backend;

@@ -18,8 +18,9 @@ static void write_file(const char *path, const void *bytes, size_t n)
 static char *segment_bytes(const char *path, size_t *ret_size)
 {
     struct vb_shm *shm = create(path, with_ips);
-    int pool = vb_shm_add_pool(shm, "web", "round_robin");
-    vb_shm_add_backend(shm, (unsigned)pool, &(struct vb_backend_spec){"b1", "127.0.0.1:9001", 1, true});
+    int pool = vb_shm_add_pool(shm, &(struct vb_pool_spec){"web", "round_robin", 0});
+    vb_shm_add_backend(shm, (unsigned)pool,
+                       &(struct vb_backend_spec){"b1", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN});
     vb_shm_publish(shm);
     size_t size = vb_shm_size(with_ips);
     char *bytes = malloc(size);
@@ -49,7 +50,7 @@ static void walk(const struct vb_shm *shm)
         assert_non_null(vb_admin_name(backend->admin));
         vb_shm_add_traffic(shm, i, &sum);
         vb_shm_read_health(shm, i, &record);
-        vb_shm_backend_usable(backend);
+        vb_shm_backend_usable(backend, 0);
     }
     for (unsigned i = 0; i < cap.workers; i++)
         assert_non_null(vb_worker_state_name(vb_shm_worker(shm, i)->state));
@@ -148,7 +149,7 @@ static void other_layout_version_is_named(void **state)
     ((struct vb_shm_header *)bytes)->version = 7;
     write_file(f->path, bytes, size);
     assert_int_equal(vb_shm_attach(&shm, f->path, &err), -EPROTO);
-    assert_non_null(strstr(err.text, "layout version 7, this vbctl reads version 2"));
+    assert_non_null(strstr(err.text, "layout version 7, this vbctl reads version 3"));
     free(bytes);
 }
 

@@ -22,14 +22,15 @@ static int teardown_master(void **state)
 
 static int add_backend(unsigned pool, const char *name)
 {
-    return vb_shm_add_backend(master, pool, &(struct vb_backend_spec){name, "127.0.0.1:80", 3, true});
+    return vb_shm_add_backend(master, pool,
+                              &(struct vb_backend_spec){name, "127.0.0.1:80", 3, true, VB_HEALTH_UNKNOWN});
 }
 
 static void membership(void **state)
 {
-    assert_int_equal(vb_shm_add_pool(master, "web", "least_conn"), 0);
-    assert_int_equal(vb_shm_add_pool(master, "api", "round_robin"), 1);
-    assert_int_equal(vb_shm_add_pool(master, "web", "round_robin"), -EEXIST);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "least_conn", 0}), 0);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"api", "round_robin", 0}), 1);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0}), -EEXIST);
     assert_string_equal(vb_shm_pool(master, 0)->balance, "least_conn");
 
     assert_int_equal(add_backend(0, "a"), 0);
@@ -54,41 +55,41 @@ static void too_long_names(void **state)
     char name[VB_SHM_ADDRESS_MAX + 1];
     memset(name, 'n', sizeof(name) - 1);
     name[sizeof(name) - 1] = '\0';
-    struct vb_backend_spec spec = {"b", name, 1, true};
+    struct vb_backend_spec spec = {"b", name, 1, true, VB_HEALTH_UNKNOWN};
     assert_int_equal(vb_shm_add_backend(master, 0, &spec), -EINVAL);
-    assert_int_equal(vb_shm_add_pool(master, "p", name), -EINVAL);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"p", name, 0}), -EINVAL);
     name[VB_SHM_NAME_MAX] = '\0';
     assert_int_equal(add_backend(0, name), -EINVAL);
-    assert_int_equal(vb_shm_add_pool(master, name, "x"), -EINVAL);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){name, "x", 0}), -EINVAL);
     name[VB_SHM_NAME_MAX - 1] = '\0';
-    assert_int_equal(vb_shm_add_pool(master, name, "x"), 0);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){name, "x", 0}), 0);
     assert_int_equal(add_backend(0, name), 0);
 }
 
 static void who_is_usable(void **state)
 {
-    vb_shm_add_pool(master, "web", "round_robin");
+    vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0});
     struct vb_health_record record = {.checks = 1};
     struct vb_shm_backend *backend = vb_shm_backend(master, 0);
-    assert_false(vb_shm_backend_usable(backend));
+    assert_false(vb_shm_backend_usable(backend, 0));
     add_backend(0, "a");
-    assert_true(vb_shm_backend_usable(backend)); /* unknown is served */
+    assert_true(vb_shm_backend_usable(backend, 0)); /* unknown is served */
     vb_shm_write_health(master, 0, VB_HEALTH_DOWN, &record);
-    assert_false(vb_shm_backend_usable(backend));
+    assert_false(vb_shm_backend_usable(backend, 0));
     vb_shm_write_health(master, 0, VB_HEALTH_UP, &record);
-    assert_true(vb_shm_backend_usable(backend));
+    assert_true(vb_shm_backend_usable(backend, 0));
     backend->admin = VB_ADMIN_DRAIN;
-    assert_false(vb_shm_backend_usable(backend));
-    struct vb_backend_spec unchecked = {"u", "h:1", 1, false};
+    assert_false(vb_shm_backend_usable(backend, 0));
+    struct vb_backend_spec unchecked = {"u", "h:1", 1, true, VB_HEALTH_UNCHECKED};
     assert_int_equal(vb_shm_add_backend(master, 0, &unchecked), 1);
     assert_int_equal(vb_shm_backend(master, 1)->health, VB_HEALTH_UNCHECKED);
-    assert_true(vb_shm_backend_usable(vb_shm_backend(master, 1)));
+    assert_true(vb_shm_backend_usable(vb_shm_backend(master, 1), 0));
 }
 
 static void epoch_moves_only_with_the_state(void **state)
 {
     struct vb_health_record record = {.checks = 7, .reason = "connection refused"}, copy;
-    vb_shm_add_pool(master, "web", "round_robin");
+    vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0});
     add_backend(0, "a");
     assert_int_equal(vb_shm_pool(master, 0)->epoch, 1);
     vb_shm_write_health(master, 0, VB_HEALTH_UP, &record);
@@ -213,7 +214,7 @@ static void slots_go_back_to_their_index(void **state)
 
 static void sums_over_slots(void **state)
 {
-    vb_shm_add_pool(master, "web", "round_robin");
+    vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0});
     add_backend(0, "a");
     add_backend(0, "b");
     for (unsigned slot = 0; slot < small.workers; slot++) {

@@ -14,7 +14,7 @@ static void round_trip(void **state)
     struct fixture *f = *state;
     struct vb_shm *master = create(f->path, small);
     vb_shm_header(master)->workers_wanted = 2;
-    assert_int_equal(vb_shm_add_pool(master, "web", "round_robin"), 0);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0}), 0);
     vb_shm_publish(master);
 
     struct vb_shm *tool = attach(f->path);
@@ -276,7 +276,7 @@ static int try_tiny_tmpfs(const char *dir, const char *path)
     struct vb_error err = {{0}};
     struct vb_shm *shm = NULL;
     if ((unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) ||
-        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 || mount("tmpfs", dir, "tmpfs", 0, "size=128k") != 0)
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 || mount("tmpfs", dir, "tmpfs", 0, "size=224k") != 0)
         return SKIPPED;
     int r = vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){2, 512, 0}, &err);
     if (r != -ENOSPC || strstr(err.text, "MiB in ") == NULL || strstr(err.text, "--segment") == NULL) {
@@ -286,7 +286,7 @@ static int try_tiny_tmpfs(const char *dir, const char *path)
     if (access(path, F_OK) == 0)
         return 2;
     /* Room for the segment, but not for a backend's rows or a worker's table: they are refused, and not half there. */
-    struct vb_backend_spec spec = {"b1", "127.0.0.1:9001", 1, true};
+    struct vb_backend_spec spec = {"b1", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN};
     if (vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){64, 64, 1}, &err) != 0)
         return 3;
     if (vb_shm_add_backend(shm, 0, &spec) != -ENOMEM || vb_shm_backend(shm, 0)->used != 0)
