@@ -84,7 +84,8 @@ enum vb_retry_on {
     VB_RETRY_429 = 64,
 };
 
-#define VB_RETRY_UNLIMITED UINT_MAX /* as a budget */
+#define VB_RETRY_UNLIMITED    UINT_MAX /* as a budget */
+#define VB_RETRY_ATTEMPTS_MAX 10
 
 struct vb_conf_pool {
     char name[VB_NAME_MAX + 1];

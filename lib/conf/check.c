@@ -43,6 +43,17 @@ static void check_listener(const struct vb_conf *conf, unsigned i, struct vb_dia
     }
 }
 
+/* A path holds one socket. Where the control socket is by default only the master knows. */
+static void check_admin_socket(const struct vb_conf *conf, const struct vb_conf_listener *listener,
+                               struct vb_diag *diag)
+{
+    if (conf->admin.socket != NULL && listener->address.ss_family == AF_UNIX &&
+        strcmp(((const struct sockaddr_un *)&listener->address)->sun_path, conf->admin.socket) == 0)
+        vb_diag_error(diag, (struct vb_place){listener->line, listener->column},
+                      "`%s` is the control socket already; give `listen` or `admin.socket` another path",
+                      listener->text);
+}
+
 /* Who comes through a unix socket has no address, and who comes from an address is no unix peer. */
 static void check_proxy_protocol(const struct vb_conf_listener *listener, struct vb_diag *diag)
 {
@@ -123,6 +134,7 @@ int vb_conf_check(const struct vb_conf *conf, struct vb_diag *diag)
 {
     for (unsigned i = 0; i < conf->n_listeners; i++) {
         check_listener(conf, i, diag);
+        check_admin_socket(conf, &conf->listeners[i], diag);
         check_proxy_protocol(&conf->listeners[i], diag);
     }
     for (unsigned i = 0; i < conf->n_pools; i++) {

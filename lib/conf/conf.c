@@ -114,6 +114,7 @@ void vb_conf_free(struct vb_conf **conf)
     free(old->routes);
     free(old->trusted_proxies.networks);
     free(old->segment.path);
+    free(old->admin.socket);
     free(old);
     *conf = NULL;
 }

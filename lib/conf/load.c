@@ -92,19 +92,52 @@ static void store(const struct vb_option *option, void *object, uint64_t value)
     }
 }
 
+static bool is_special(const struct vb_option *option, const char *text)
+{
+    return option->special != NULL && strcmp(vb_is_off(text) ? "off" : text, option->special) == 0;
+}
+
+static void report_or_special(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
+                              const char *expected)
+{
+    char either[96];
+    snprintf(either, sizeof(either), "%s or `%s`", expected, option->special != NULL ? option->special : "");
+    vb_load_mismatch(load, option->key, node, option->special != NULL ? either : expected);
+}
+
 static void read_uint(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
 {
     uint64_t value;
-    if (option->zero != NULL && strcmp(node->text, option->zero) == 0) {
-        store(option, object, 0);
+    if (is_special(option, node->text)) {
+        store(option, object, option->special_value);
     } else if (vb_parse_u64(vb_str(node->text), option->max, &value) == 0 && value >= option->min) {
         store(option, object, value);
     } else {
-        char expected[96];
-        snprintf(expected, sizeof(expected), "a whole number from %" PRIu64 " to %" PRIu64 "%s%s%s", option->min,
-                 option->max, option->zero != NULL ? " or `" : "", option->zero != NULL ? option->zero : "",
-                 option->zero != NULL ? "`" : "");
-        vb_load_mismatch(load, option->key, node, expected);
+        char expected[64];
+        snprintf(expected, sizeof(expected), "a whole number from %" PRIu64 " to %" PRIu64, option->min, option->max);
+        report_or_special(load, option, node, expected);
+    }
+}
+
+/* `20%`: with its sign, so that nobody takes it for a factor or a number of backends. */
+static void read_share(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
+{
+    struct vb_str text = vb_str(node->text);
+    if (is_special(option, node->text)) {
+        store(option, object, option->special_value);
+        return;
+    }
+    uint64_t value = 0;
+    bool has_sign = text.n > 0 && text.p[text.n - 1] == '%';
+    int r = has_sign ? vb_parse_u64((struct vb_str){text.p, text.n - 1}, option->max, &value) : -EINVAL;
+    if (r == -EINVAL) {
+        report_or_special(load, option, node, "a share such as 20%");
+    } else if (r < 0 || value < option->min) {
+        char expected[64];
+        snprintf(expected, sizeof(expected), "a share from %" PRIu64 "%% to %" PRIu64 "%%", option->min, option->max);
+        report_or_special(load, option, node, expected);
+    } else {
+        store(option, object, value);
     }
 }
 
@@ -164,19 +197,22 @@ static const struct vb_word *nearest_word(const struct vb_word *words, const cha
     return best;
 }
 
-static void read_word(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
+bool vb_load_word(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, const char *text,
+                  unsigned *ret_value)
 {
-    const char *text = vb_is_off(node->text) ? "off" : node->text;
+    if (vb_is_off(text))
+        text = "off";
     const struct vb_word *word = option->words;
     while (word->word != NULL && strcmp(word->word, text) != 0)
         word++;
     if (word->word != NULL && !word->later) {
-        store(option, object, word->value);
-        return;
+        *ret_value = word->value;
+        return true;
     }
     char allowed[128];
     list_words(option->words, allowed, sizeof(allowed));
-    const struct vb_word *meant = nearest_word(option->words, text);
+    bool is_number = text[strspn(text, "0123456789")] == '\0'; /* who writes 500 does not mean 502 */
+    const struct vb_word *meant = is_number ? NULL : nearest_word(option->words, text);
     if (word->word != NULL)
         vb_diag_error(load->diag, node->place, "`%s` is not supported yet; `%s` can be %s", text, option->key, allowed);
     else if (meant != NULL)
@@ -184,6 +220,14 @@ static void read_word(struct vb_load *load, const struct vb_option *option, cons
                       vb_quote(text).text, meant->word);
     else
         vb_load_mismatch(load, option->key, node, allowed);
+    return false;
+}
+
+static void read_word(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
+{
+    unsigned value;
+    if (vb_load_word(load, option, node, node->text, &value))
+        store(option, object, value);
 }
 
 static void read_chars(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
@@ -225,7 +269,7 @@ static void read_option(struct vb_load *load, const struct vb_option *option, co
                                           void *) = {
         [VB_OPTION_UINT] = read_uint,     [VB_OPTION_DURATION] = read_duration, [VB_OPTION_SIZE] = read_size,
         [VB_OPTION_BOOL] = read_bool,     [VB_OPTION_WORD] = read_word,         [VB_OPTION_CHARS] = read_chars,
-        [VB_OPTION_STRING] = read_string,
+        [VB_OPTION_STRING] = read_string, [VB_OPTION_SHARE] = read_share,
     };
     if (option->type == VB_OPTION_LATER)
         vb_diag_error(load->diag, node->key_place, "`%s` is not supported yet", option->key);

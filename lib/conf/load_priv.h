@@ -1,6 +1,6 @@
 /*
  * From the tree to `struct vb_conf`. schema.c says in tables which options there are; load.c walks tree and table
- * together; values.c, sources.c and routes.c read what a table cannot say; check.c looks at the whole.
+ * together; values.c, sources.c, routes.c and failures.c read what a table cannot say; check.c looks at the whole.
  *
  * Readers report to `diag` and go on, so that one run shows all errors. Only memory ends a run early, and that not at
  * once: `oom` is remembered, readers leave things half-built, and who began the run throws them away.
@@ -25,6 +25,7 @@ enum vb_option_type {
     VB_OPTION_UINT,     /* bool, unsigned, uint64_t or size_t, by `size`: */
     VB_OPTION_DURATION, /* in milliseconds */
     VB_OPTION_SIZE,     /* in bytes */
+    VB_OPTION_SHARE,    /* in whole per cents */
     VB_OPTION_BOOL,
     VB_OPTION_WORD,   /* one of `words` */
     VB_OPTION_CHARS,  /* char[size], as `valid` wants it */
@@ -44,8 +45,9 @@ struct vb_option {
     enum vb_option_type type;
     size_t offset, size; /* of the member in the object of the level; for VB_OPTION_LEVEL: a bool that `off` clears */
     uint64_t min, max;
-    const char *by_default;      /* as a file would say it; NULL leaves zero */
-    const char *zero;            /* a word for the number 0, such as `auto` */
+    const char *by_default; /* as a file would say it; NULL leaves zero */
+    const char *special;    /* a word that stands for a number or share, such as `auto` */
+    uint64_t special_value;
     const struct vb_word *words; /* ends with a NULL word */
     const struct vb_level *level;
     bool (*valid)(const char *text);
@@ -84,6 +86,10 @@ void vb_load_mismatch(struct vb_load *load, const char *key, const struct vb_yam
 bool vb_load_is(struct vb_load *load, const char *key, const struct vb_yaml *node, enum vb_yaml_kind kind,
                 const char *expected);
 
+/* The value of the one of option->words that `text`, at or in `node`, is; false, after a report, where it is none. */
+bool vb_load_word(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, const char *text,
+                  unsigned *ret_value);
+
 /* `off false no`; `on true yes`; case does not matter. */
 bool vb_is_off(const char *word);
 bool vb_is_on(const char *word);
@@ -110,6 +116,10 @@ bool vb_valid_file_path(const char *text);
 bool vb_is_visible_ascii(const char *text);
 void vb_to_lower(char *text); /* ASCII */
 
+/* What is before the separator, without spaces around it; *rest becomes what is behind it. Without one the whole text,
+ * and an empty rest. */
+struct vb_str vb_cut(struct vb_str *rest, char separator);
+
 /* ---- sources.c ---- */
 void vb_read_trusted_proxies(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
                              void *conf);
@@ -130,6 +140,16 @@ void vb_read_route_pool(struct vb_load *load, const struct vb_option *option, co
 void vb_warn_of_routes(struct vb_load *load, const struct vb_conf *conf);
 
 void vb_free_route(struct vb_conf_route *route); /* what it owns */
+
+/* ---- failures.c ---- */
+void vb_read_circuit_breaker(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
+                             void *pool);
+void vb_read_retry_on(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *pool);
+void vb_read_admin(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *conf);
+void vb_read_admin_socket(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *conf);
+
+/* What `outlier` says as a whole, once its pool was read without errors from `node`. */
+void vb_check_outlier(struct vb_load *load, const struct vb_yaml *node, const struct vb_conf_pool *pool);
 
 /* ---- address.c ---- */
 /* `8080 :8080 *:8080 127.0.0.1:8080 [::1]:8080 unix:/path` -> text and address, and nothing else of the listener.

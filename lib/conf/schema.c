@@ -18,10 +18,14 @@
 #define LATER(name) {.key = (name), .type = VB_OPTION_LATER}
 #define UINT(name, field, low, high, its) ROW(name, UINT, field, .min = (low), .max = (high), .by_default = (its))
 #define UINT_OR(word, name, field, low, high) \
-    ROW(name, UINT, field, .min = (low), .max = (high), .zero = (word), .by_default = (word))
+    ROW(name, UINT, field, .min = (low), .max = (high), .special = (word), .by_default = (word))
 #define DURATION(name, field, low, high, its) \
     ROW(name, DURATION, field, .min = (low), .max = (high), .by_default = (its))
 #define SIZE(name, field, low, high, its) ROW(name, SIZE, field, .min = (low), .max = (high), .by_default = (its))
+#define SHARE(name, field, low, high, its) ROW(name, SHARE, field, .min = (low), .max = (high), .by_default = (its))
+#define SHARE_OR(word, value, name, field, low, high, its) \
+    ROW(name, SHARE, field, .min = (low), .max = (high), .special = (word), .special_value = (value), \
+        .by_default = (its))
 #define BOOL(name, field, its) ROW(name, BOOL, field, .by_default = (its))
 #define WORD(name, field, its_words, its) ROW(name, WORD, field, .words = (its_words), .by_default = (its))
 #define CHARS(name, field, check, wanted, its) \
@@ -31,6 +35,10 @@
 #define CUSTOM(name, function, its) ROW(name, CUSTOM, .read = (function), .by_default = (its))
 #define LEVEL(name, its_level) ROW(name, LEVEL, .level = &(its_level))
 #define LEVEL_OR_OFF(name, field, its_level) ROW(name, LEVEL, field, .level = &(its_level), .by_default = "on")
+#define CUSTOM_WORDS(name, function, its_words, its) \
+    ROW(name, CUSTOM, .read = (function), .words = (its_words), .by_default = (its))
+#define CUSTOM_LEVEL(name, function, its_level) \
+    ROW(name, CUSTOM, .read = (function), .level = &(its_level), .by_default = "on")
 #define END {.key = NULL}
 /* clang-format on */
 
@@ -55,6 +63,13 @@ static const struct vb_word balance_words[] = {
     {.word = "hash", .later = true},
     {.word = "least_load", .later = true},
     {.word = NULL},
+};
+
+static const struct vb_word retry_words[] = {
+    {.word = "connect", .value = VB_RETRY_CONNECT}, {.word = "reset", .value = VB_RETRY_RESET},
+    {.word = "timeout", .value = VB_RETRY_TIMEOUT}, {.word = "502", .value = VB_RETRY_502},
+    {.word = "503", .value = VB_RETRY_503},         {.word = "504", .value = VB_RETRY_504},
+    {.word = "429", .value = VB_RETRY_429},         {.word = NULL},
 };
 
 static const struct vb_word forwarded_words[] = {
@@ -103,6 +118,32 @@ static const struct vb_option pool_timeouts_options[] = {
 };
 static const struct vb_level pool_timeouts_level = {"pools.NAME.timeouts", pool_timeouts_options};
 
+static const struct vb_option outlier_options[] = {
+    UINT("consecutive", POOL(outlier.consecutive), 1, 1000, "5"),
+    DURATION("eject", POOL(outlier.eject_ms), 10 * MS, DAY, "10s"),
+    DURATION("eject_max", POOL(outlier.eject_max_ms), 10 * MS, DAY, "300s"),
+    SHARE("max_ejected", POOL(outlier.max_ejected), 0, 100, "50%"),
+    END,
+};
+static const struct vb_level outlier_level = {"pools.NAME.outlier", outlier_options};
+
+static const struct vb_option circuit_breaker_options[] = {
+    UINT("max_requests", POOL(circuit_breaker.max_requests), 0, 10000000, "0"),
+    UINT("max_pending", POOL(circuit_breaker.max_pending), 0, 10000000, "1024"),
+    END,
+};
+static const struct vb_level circuit_breaker_level = {"pools.NAME.circuit_breaker", circuit_breaker_options};
+
+static const struct vb_option retry_options[] = {
+    UINT("attempts", POOL(retry.attempts), 0, VB_RETRY_ATTEMPTS_MAX, "2"),
+    SHARE_OR("off", VB_RETRY_UNLIMITED, "budget", POOL(retry.budget), 0, 100, "20%"),
+    CUSTOM_WORDS("on", vb_read_retry_on, retry_words, "connect, reset, timeout"),
+    SIZE("buffer", POOL(retry.buffer), 0, 16 * MIB, "64KiB"),
+    DURATION("total", POOL(retry.total_ms), 1 * MS, DAY, "60s"),
+    END,
+};
+static const struct vb_level retry_level = {"pools.NAME.retry", retry_options};
+
 static const struct vb_option pool_options[] = {
     WORD("balance", POOL(balance), balance_words, "round_robin"),
     CUSTOM("backends", vb_read_backends, NULL),
@@ -110,12 +151,13 @@ static const struct vb_option pool_options[] = {
     LEVEL("keepalive", pool_keepalive_level),
     LEVEL("timeouts", pool_timeouts_level),
     CUSTOM("upgrade", vb_read_upgrade, "websocket"),
+    LEVEL_OR_OFF("outlier", POOL(outlier.enabled), outlier_level),
+    SHARE_OR("off", 0, "panic", POOL(panic), 1, 100, "off"),
+    CUSTOM_LEVEL("circuit_breaker", vb_read_circuit_breaker, circuit_breaker_level),
+    LEVEL_OR_OFF("retry", POOL(retry.enabled), retry_level),
     LATER("hash"),
     LATER("sticky"),
-    LATER("outlier"),
-    LATER("circuit_breaker"),
     LATER("queue"),
-    LATER("retry"),
     LATER("slow_start"),
     END,
 };
@@ -194,6 +236,13 @@ static const struct vb_option segment_options[] = {
 };
 static const struct vb_level segment_level = {"segment", segment_options};
 
+static const struct vb_option admin_options[] = {
+    CUSTOM("socket", vb_read_admin_socket, NULL),
+    LATER("listen"),
+    END,
+};
+static const struct vb_level admin_level = {"admin", admin_options};
+
 static const struct vb_option top_options[] = {
     CHARS("name", CONF(name), vb_valid_name, NAME_EXPECTED, "vibebalancer"),
     UINT_OR("auto", "workers", CONF(workers), 1, VB_WORKERS_MAX),
@@ -206,8 +255,8 @@ static const struct vb_option top_options[] = {
     CUSTOM("trusted_proxies", vb_read_trusted_proxies, NULL),
     LEVEL("shutdown", shutdown_level),
     LEVEL("segment", segment_level),
+    CUSTOM_LEVEL("admin", vb_read_admin, admin_level),
     LATER("user"),
-    LATER("admin"),
     LATER("rate_limit"),
     LATER("cache"),
     LATER("access_log"),
@@ -226,7 +275,8 @@ const struct vb_level vb_level_top = {"the top level", top_options};
 static const struct vb_level *const levels[] = {
     &vb_level_top,  &vb_level_listener,    &vb_level_pool,       &vb_level_backend, &vb_level_route,
     &health_level,  &pool_keepalive_level, &pool_timeouts_level, &timeouts_level,   &limits_level,
-    &headers_level, &shutdown_level,       &segment_level,
+    &headers_level, &shutdown_level,       &segment_level,       &outlier_level,    &circuit_breaker_level,
+    &retry_level,   &admin_level,
 };
 
 const struct vb_option *vb_schema_find(const struct vb_level *level, const char *key)
@@ -258,14 +308,16 @@ static const struct vb_option *nearest(const struct vb_level *level, const char 
     return best;
 }
 
-/* "`pools.NAME.health` or `segment`", or an empty text. */
-static void list_homes(const char *key, char *to, size_t size)
+/* "`pools.NAME.health` or `segment`", or an empty text: where the key is an option, now or later. */
+static void list_homes(const char *key, bool later, char *to, size_t size)
 {
     size_t n = 0;
     to[0] = '\0';
-    for (unsigned i = 0; i < VB_ARRAY_SIZE(levels) && n < size; i++)
-        if (vb_schema_find(levels[i], key) != NULL)
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(levels) && n < size; i++) {
+        const struct vb_option *option = vb_schema_find(levels[i], key);
+        if (option != NULL && (option->type == VB_OPTION_LATER) == later)
             n += (size_t)snprintf(to + n, size - n, "%s`%s`", n > 0 ? " or " : "", levels[i]->path);
+    }
 }
 
 static void list_keys(const struct vb_level *level, char *to, size_t size)
@@ -286,7 +338,9 @@ void vb_schema_unknown(const struct vb_level *level, const struct vb_yaml *node,
                       meant->type == VB_OPTION_LATER ? ", which is not supported yet" : "");
         return;
     }
-    list_homes(node->key, text, sizeof(text));
+    list_homes(node->key, false, text, sizeof(text));
+    if (text[0] == '\0')
+        list_homes(node->key, true, text, sizeof(text));
     if (text[0] != '\0') {
         vb_diag_error(diag, node->key_place, "unknown key %s here; it belongs in %s", key.text, text);
         return;

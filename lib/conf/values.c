@@ -127,8 +127,7 @@ static struct vb_str trim(struct vb_str text)
     return text;
 }
 
-/* What is before the separator; *rest becomes what is behind it. Without one the whole text, and an empty rest. */
-static struct vb_str cut(struct vb_str *rest, char separator)
+struct vb_str vb_cut(struct vb_str *rest, char separator)
 {
     struct vb_str part = *rest;
     const char *p = memchr(part.p, separator, part.n);
@@ -146,7 +145,7 @@ static bool parse_status_range(struct vb_str text, struct vb_conf_status_range *
 {
     uint64_t first, last;
     bool is_range = memchr(text.p, '-', text.n) != NULL;
-    struct vb_str from = cut(&text, '-'), to = is_range ? trim(text) : from;
+    struct vb_str from = vb_cut(&text, '-'), to = is_range ? trim(text) : from;
     if (vb_parse_u64(from, 599, &first) < 0 || vb_parse_u64(to, 599, &last) < 0 || first < 100 || last < first)
         return false;
     *ret_range = (struct vb_conf_status_range){(unsigned)first, (unsigned)last};
@@ -164,7 +163,7 @@ static void add_statuses(struct vb_load *load, const struct vb_option *option, c
     do {
         struct vb_conf_status_range range;
         more = memchr(rest.p, ',', rest.n) != NULL;
-        if (!parse_status_range(cut(&rest, ','), &range)) {
+        if (!parse_status_range(vb_cut(&rest, ','), &range)) {
             vb_load_mismatch(load, option->key, node, expected);
             return;
         }
@@ -387,6 +386,7 @@ static void read_pool(struct vb_load *load, const struct vb_yaml *node, struct v
     if (!vb_load_is(load, node->key, node, VB_YAML_MAPPING, "a mapping with `backends`"))
         return;
     struct vb_conf_pool *pool = &conf->pools[conf->n_pools++];
+    unsigned errors_before = load->diag->errors.total;
     vb_copy(pool->name, sizeof(pool->name), node->key);
     vb_load_defaults(load, &vb_level_pool, pool);
     vb_load_level(load, &vb_level_pool, node, pool);
@@ -395,6 +395,8 @@ static void read_pool(struct vb_load *load, const struct vb_yaml *node, struct v
                       "pool %s has no backends; add for example `backends: [127.0.0.1:9001]`",
                       vb_quote(node->key).text);
     warn_of_connect_checks(load, node);
+    if (load->diag->errors.total == errors_before && !load->oom)
+        vb_check_outlier(load, node, pool);
 }
 
 void vb_read_pools(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)

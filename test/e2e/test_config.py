@@ -70,10 +70,8 @@ def test_an_unknown_key_gets_the_nearest_known_one(check, text, suggestion):
     assert any(re.search(rf"\b{suggestion}\b", message) for _, _, message in result.errors), result.errors
 
 
-NOT_YET_IN_A_POOL = ["hash: {key: client_ip}", "sticky: {cookie: vb}", "outlier: {consecutive: 5}",
-                     "queue: {timeout: 5s}", "circuit_breaker: {max_requests: 5}", "retry: {attempts: 2}",
-                     "slow_start: 5s", "balance: fastest", "balance: p2c", "balance: random", "balance: hash",
-                     "balance: least_load"]
+NOT_YET_IN_A_POOL = ["hash: {key: client_ip}", "sticky: {cookie: vb}", "queue: {timeout: 5s}", "slow_start: 5s",
+                     "balance: fastest", "balance: p2c", "balance: random", "balance: hash", "balance: least_load"]
 NOT_YET = ["user: nobody", "admin: {listen: 127.0.0.1:9900}", "routes: [{path: /, pool: web, cache: true}]",
            "routes: [{path: /, pool: web, rate_limit: {rate: 100/s}}]", "rate_limit: {rate: 100/s}",
            "cache: {size: 64MiB}", "access_log: {path: stdout}", "segment: {recent: 4096}",
@@ -113,6 +111,13 @@ BROKEN = {
     "an upgrade to h2c": (VALID + "    upgrade: h2c\n", 5),
     "a unix socket that is a listener twice": (VALID.replace("127.0.0.1:8080", "['unix:/a', 'unix:/a']"), 1),
     "a unix socket without a path": (VALID.replace("127.0.0.1:9002", "'unix:web.sock'"), 4),
+    "a share without its sign": (VALID + "    panic: 50\n", 5),
+    "an ejection longer than the longest": (VALID + "    outlier: {eject: 10m}\n", 5),
+    "more attempts than a request can have": (VALID + "    retry: {attempts: 11}\n", 5),
+    "nothing to retry on": (VALID + "    retry: {on: []}\n", 5),
+    "a status that is never retried": (VALID + "    retry: {on: [connect, 500]}\n", 5),
+    "a limit of requests that is none": (VALID + "    circuit_breaker: {max_requests: -1}\n", 5),
+    "a control socket without a path": (VALID + "admin: {socket: vb.sock}\n", 5),
     "a port for health of a unix socket": (VALID.replace("127.0.0.1:9002", "'unix:/a'") +
                                            "    health: {port: 81}\n", 4),
 }
@@ -127,12 +132,19 @@ routes:
   - {host: "*.example.com", path: /v1/, method: [GET], header: {X-Beta: "1"}, pool: api, strip_prefix: true}
   - {pool: web}
 pools:
-  web: {backends: [127.0.0.1:9001], upgrade: [websocket]}
-  api: {backends: ["unix:/run/api.sock"], upgrade: off}
+  web:
+    backends: [127.0.0.1:9001, 127.0.0.1:9002]
+    upgrade: [websocket]
+    outlier: {consecutive: 5, eject: 10s, eject_max: 300s, max_ejected: 50%}
+    panic: 50%
+    circuit_breaker: {max_requests: 1000, max_pending: 1024}
+    retry: {attempts: 2, budget: 20%, on: [connect, reset, timeout, 503], buffer: 64KiB, total: 60s}
+  api: {backends: ["unix:/run/api.sock"], upgrade: off, outlier: off, panic: off, circuit_breaker: off, retry: off}
 timeouts: {tunnel: 1h}
 limits: {body: 1GiB, connections: 1000, connections_per_ip: 10}
 trusted_proxies: [10.0.0.0/8, unix]
 headers: {forwarded: both}
+admin: {socket: /run/vibebalancer-control.sock}
 """)
     assert (result.returncode, result.stderr) == (0, "")
 

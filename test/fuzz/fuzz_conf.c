@@ -117,6 +117,18 @@ static void check_route(const struct vb_conf *conf, const struct vb_conf_route *
         assert(route->headers[i].name[0] != '\0' && strpbrk(route->headers[i].name, " :") == NULL);
 }
 
+static void check_failures(const struct vb_conf_pool *pool)
+{
+    assert(pool->outlier.consecutive >= 1 && pool->outlier.consecutive <= 1000 && pool->outlier.max_ejected <= 100);
+    assert(pool->outlier.eject_ms >= 10 &&
+           (!pool->outlier.enabled || pool->outlier.eject_ms <= pool->outlier.eject_max_ms));
+    assert(pool->panic <= 100);
+    assert(pool->circuit_breaker.max_requests <= 10000000 && pool->circuit_breaker.max_pending <= 10000000);
+    assert(pool->retry.attempts <= VB_RETRY_ATTEMPTS_MAX && pool->retry.on > 0 && pool->retry.on < VB_RETRY_429 * 2);
+    assert(pool->retry.budget <= 100 || pool->retry.budget == VB_RETRY_UNLIMITED);
+    assert(pool->retry.buffer <= 16 << 20 && pool->retry.total_ms > 0);
+}
+
 static void check_pool(const struct vb_conf_pool *pool)
 {
     assert(is_text(pool->name, sizeof(pool->name)));
@@ -131,6 +143,7 @@ static void check_pool(const struct vb_conf_pool *pool)
             assert(strcmp(backend->name, pool->backends[k].name) != 0);
     }
     check_upgrades(pool);
+    check_failures(pool);
     const struct vb_conf_health *health = &pool->health;
     assert(!health->enabled ||
            (health->interval_ms > 0 && health->timeout_ms > 0 && health->rise > 0 && health->fall > 0));
@@ -154,6 +167,8 @@ static void check_conf(const struct vb_conf *conf)
         check_pool(&conf->pools[i]);
         backends += conf->pools[i].n_backends;
     }
+    const char *control = conf->admin.socket;
+    assert(control == NULL || control[0] == '\0' || (control[0] == '/' && strlen(control) <= VB_UNIX_PATH_MAX));
     assert(backends <= conf->segment.backends && conf->segment.backends <= VB_BACKENDS_MAX);
     assert(conf->limits.header_bytes >= 1024 && conf->limits.headers >= 1);
     assert(conf->limits.body <= UINT64_C(1) << 40 && conf->limits.connections <= 1000000);

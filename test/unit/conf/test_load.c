@@ -420,12 +420,14 @@ static void unknown_keys_get_the_best_guess(void **state)
         {HEALTH "fastInterval: 1s}}}}", "f:2:1: unknown key `fastInterval`; did you mean `fast_interval`?\n"},
         {REST "interval: 1s}", "f:1:47: unknown key `interval` here; it belongs in `pools.NAME.health`\n"},
         {REST "backends: 1}", "f:1:47: unknown key `backends` here; it belongs in `pools.NAME` or `segment`\n"},
+        {POOL "listen: 80}}}", "f:2:1: unknown key `listen` here; it belongs in `the top level`\n"},
+        {POOL "rate_limit: 80}}}", "f:2:1: unknown key `rate_limit` here; it belongs in `the top level` or `routes`\n"},
         {REST "upstream: {a: {b: [c]}}}", "f:1:47: unknown key `upstream`; "
                                           "allowed here: name, workers, listen, pools, routes, timeouts, limits, "
-                                          "headers, trusted_proxies, shutdown, segment\n"},
+                                          "headers, trusted_proxies, shutdown, segment, admin\n"},
         {REST "'': 1}", "f:1:47: unknown key ``; "
                         "allowed here: name, workers, listen, pools, routes, timeouts, limits, headers, "
-                        "trusted_proxies, shutdown, segment\n"},
+                        "trusted_proxies, shutdown, segment, admin\n"},
         {"listen: {adress: 80}\npools: {web: {backends: [a:1]}}",
          "f:1:9: a listener needs an `address`, for example `address: 8080`\n"
          "f:1:10: unknown key `adress`; did you mean `address`?\n"},
@@ -438,9 +440,9 @@ static void unknown_keys_get_the_best_guess(void **state)
 /* Whatever the value is, `off` as well: nobody may believe that it works. */
 static void options_of_later_versions_are_refused(void **state)
 {
-    static const char *const top[] = {"user",  "admin",     "rate_limit", "cache",       "access_log", "tls",
-                                      "http2", "discovery", "auth",       "compression", "tracing",    "cluster"};
-    static const char *const pool[] = {"hash", "sticky", "outlier", "circuit_breaker", "queue", "retry", "slow_start"};
+    static const char *const top[] = {"user",      "rate_limit", "cache",       "access_log", "tls",    "http2",
+                                      "discovery", "auth",       "compression", "tracing",    "cluster"};
+    static const char *const pool[] = {"hash", "sticky", "queue", "slow_start"};
     static const char *const values[] = {"off", "", "{a: [b]}"};
     char text[256], lines[128];
     for (size_t i = 0; i < VB_ARRAY_SIZE(top) + VB_ARRAY_SIZE(pool); i++) {
