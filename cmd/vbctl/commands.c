@@ -5,6 +5,7 @@
 
 #include "vb/str.h"
 
+#include "control.h"
 #include "documents.h"
 #include "figures.h"
 #include "print.h"
@@ -14,8 +15,8 @@ static int run_status(const struct vbctl *ctl, struct vb_error *err)
     struct status status;
     figures_status(ctl->shm, ctl->alive, &status);
     if (ctl->json)
-        return document_status(&status, ctl->path);
-    return print_status(&status, ctl->path);
+        return document_status(ctl->shm, &status, ctl->path);
+    return print_status(ctl->shm, &status, ctl->path);
 }
 
 static int run_stats(const struct vbctl *ctl, struct vb_error *err)
@@ -41,10 +42,11 @@ static int check_pool(const struct vb_shm *shm, const char *wanted, struct vb_er
 
 static int run_backends(const struct vbctl *ctl, struct vb_error *err)
 {
-    int r = ctl->argument != NULL ? check_pool(ctl->shm, ctl->argument, err) : 0;
+    const char *pool = ctl->n_args > 1 ? ctl->args[1] : NULL;
+    int r = pool != NULL ? check_pool(ctl->shm, pool, err) : 0;
     if (r < 0)
         return r;
-    return ctl->json ? document_backends(ctl->shm, ctl->argument) : print_backends(ctl->shm, ctl->argument);
+    return ctl->json ? document_backends(ctl->shm, pool) : print_backends(ctl->shm, pool);
 }
 
 static int run_workers(const struct vbctl *ctl, struct vb_error *err)
@@ -58,11 +60,21 @@ static int run_workers(const struct vbctl *ctl, struct vb_error *err)
     return r;
 }
 
+#define BACKEND "POOL/BACKEND"
+
 static const struct vbctl_command commands[] = {
-    {"status", NULL, "what runs, since when, and how it is", run_status},
-    {"stats", NULL, "all counters, in total and for each pool", run_stats},
-    {"backends", "POOL", "each backend with its health, traffic and latency", run_backends},
-    {"workers", NULL, "each worker process; REQUESTS are its own, its other counters go on over restarts", run_workers},
+    {"status", "", 0, 0, false, "what runs, since when, and how it is", run_status},
+    {"stats", "", 0, 0, false, "all counters, in total and for each pool", run_stats},
+    {"backends", "[POOL]", 0, 1, false, "each backend with its health, traffic and latency", run_backends},
+    {"workers", "", 0, 0, false, "each worker process; REQUESTS are its own, its other counters go on over restarts",
+     run_workers},
+    {"drain", BACKEND, 1, 1, true, "no new requests to it; what is in flight finishes", control_run},
+    {"maint", BACKEND, 1, 1, true, "the same, and no health checks either", control_run},
+    {"ready", BACKEND, 1, 1, false, "it takes requests again, after maintenance when a check has passed", control_run},
+    {"weight", BACKEND " N", 2, 2, false, "its share from now on, 1 to 256", control_run},
+    {"add", "POOL ADDRESS [WEIGHT]", 2, 3, false, "a backend more, once a check has passed; or one removed comes back",
+     control_run},
+    {"remove", BACKEND, 1, 1, true, "it leaves the pool; what is in flight finishes", control_run},
 };
 
 const struct vbctl_command *command_find(const char *word)
@@ -92,17 +104,17 @@ void command_help(FILE *to)
     fprintf(to, "usage: vbctl [--name NAME | --segment PATH] [--json] COMMAND\n\ncommands:\n");
     for (unsigned i = 0; i < VB_ARRAY_SIZE(commands); i++) {
         char words[32];
-        const char *argument = commands[i].argument;
-        snprintf(words, sizeof(words), "%s%s%s%s", commands[i].word, argument != NULL ? " [" : "",
-                 argument != NULL ? argument : "", argument != NULL ? "]" : "");
-        fprintf(to, "  %-18s %s\n", words, commands[i].help);
+        snprintf(words, sizeof(words), "%s %s", commands[i].word, commands[i].arguments);
+        fprintf(to, "  %-25s %s\n", words, commands[i].help);
     }
-    fprintf(to, "  %-18s %s\n", "help", "this text");
+    fprintf(to, "  %-25s %s\n", "help", "this text");
+    fprintf(to, "\nWhat is changed holds until the master ends; the next one takes the file's state again.\n");
     fprintf(to,
             "\noptions:\n"
             "  --name NAME        the instance with this name; without it, `vibebalancer` or the only one there is\n"
             "  --segment PATH     the instance with its segment there\n"
             "  --json             one JSON document for programs\n"
+            "  --wait             with drain, maint and remove: until no request is in flight there\n"
             "  --version          the version of vbctl\n"
-            "\nexit status: 0 done; 1 nothing runs there, or it failed; 2 the command line is wrong\n");
+            "\nexit status: 0 done; 1 nothing runs there, or it was refused or failed; 2 the command line is wrong\n");
 }

@@ -11,13 +11,16 @@ struct vbctl {
     const struct vb_shm *shm;
     const char *path; /* of the segment */
     bool alive;       /* false: its master is gone, the figures are its last */
-    bool json;
-    const char *argument; /* NULL: none was given */
+    bool json, wait;
+    unsigned n_args; /* the command's word and what stands behind it */
+    const char *const *args;
 };
 
 struct vbctl_command {
     const char *word;
-    const char *argument; /* its name in the help; NULL: takes none */
+    const char *arguments; /* as the help has them */
+    unsigned least, most;  /* how many it takes */
+    bool waits;            /* it knows --wait */
     const char *help;
     /* Prints to stdout. Negative errno and a sentence when it could not. */
     int (*run)(const struct vbctl *ctl, struct vb_error *err);

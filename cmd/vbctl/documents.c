@@ -123,13 +123,39 @@ static json_t *counts_object(const struct backend_counts *counts)
     put_number(&o, "total", counts->total);
     put_number(&o, "up", counts->up);
     put_number(&o, "down", counts->down);
+    put_number(&o, "ejected", counts->ejected);
     put_number(&o, "unknown", counts->unknown);
     put_number(&o, "drain", counts->drain);
     put_number(&o, "maint", counts->maint);
     return object_end(&o);
 }
 
-int document_status(const struct status *status, const char *path)
+static json_t *change_object(const struct change *change, const char *what)
+{
+    struct object o = object_new();
+    put_text(&o, "pool", change->pool);
+    put_text(&o, "name", change->name);
+    put_text(&o, "change", what);
+    put_number(&o, "weight", change->weight);
+    put_number_or_null(&o, "configured_weight", change->configured_weight != 0, change->configured_weight);
+    return object_end(&o);
+}
+
+static json_t *changes_array(const struct vb_shm *shm, struct object *o)
+{
+    json_t *list = json_array();
+    struct change change;
+    for (unsigned slot = 0; figures_next_change(shm, &slot, &change);) {
+        const char *const kinds[] = {change.added ? "added" : NULL, change.removed ? "removed" : NULL, change.admin,
+                                     change.weight_differs ? "weight" : NULL};
+        for (unsigned i = 0; i < VB_ARRAY_SIZE(kinds); i++)
+            if (kinds[i] != NULL)
+                o->failed |= json_array_append_new(list, change_object(&change, kinds[i])) != 0;
+    }
+    return list;
+}
+
+int document_status(const struct vb_shm *shm, const struct status *status, const char *path)
 {
     struct object o = object_new(), workers = object_new();
     put_text(&o, "name", status->name);
@@ -141,6 +167,7 @@ int document_status(const struct status *status, const char *path)
     put_text_or_null(&o, "config_file", status->config_file);
     put_text(&o, "segment", path);
     put_number(&o, "segment_bytes", status->segment_bytes);
+    put_number(&o, "log_lost", status->log_lost);
     put_number(&workers, "wanted", status->workers_wanted);
     put_number(&workers, "ready", status->workers_ready);
     put(&o, "workers", object_end(&workers));
@@ -149,6 +176,7 @@ int document_status(const struct status *status, const char *path)
     put_number(&o, "in_flight", status->totals.traffic.in_flight);
     put_number(&o, "requests", status->totals.workers.requests);
     put_number(&o, "errors", status->totals.traffic.errors);
+    put(&o, "changes", changes_array(shm, &o));
     return print_document(&o);
 }
 
@@ -159,6 +187,9 @@ static json_t *pool_object(const struct pool_row *row)
     put_text(&o, "balance", row->balance);
     put_number(&o, "backends", row->backends.total);
     put_number(&o, "backends_up", row->backends.up);
+    put_number(&o, "backends_ejected", row->backends.ejected);
+    put_number(&o, "requests_now", row->requests_now);
+    put_number(&o, "pending_now", row->pending_now);
     put_traffic(&o, &row->traffic, &row->latency);
     return object_end(&o);
 }
@@ -180,6 +211,26 @@ int document_stats(const struct vb_shm *shm)
     return print_document(&o);
 }
 
+/* Oldest first. */
+static json_t *checks_array(const struct backend_row *row, struct object *o)
+{
+    json_t *list = json_array();
+    for (unsigned i = row->n_history; i > 0; i--)
+        o->failed |= json_array_append_new(list, json_boolean(row->history >> (i - 1) & 1)) != 0;
+    return list;
+}
+
+static void put_findings(struct object *o, const struct backend_row *row)
+{
+    put(o, "ejected", json_boolean(row->ejected));
+    put(o, "ejected_for_s", row->ejected ? three_decimals((double)row->ejected_for_us / 1e6) : json_null());
+    put_number(o, "ejections", row->ejections);
+    put_number(o, "failures_in_a_row", row->failures_in_a_row);
+    put_text_or_null(o, "last_request_failure", row->last_request_failure != NULL ? row->last_request_failure : "");
+    put_number_or_null(o, "announced_idle_ms", row->announced_idle_ms != 0, row->announced_idle_ms);
+    put_number_or_null(o, "learned_idle_ms", row->learned_idle_ms != 0, row->learned_idle_ms);
+}
+
 static json_t *backend_object(const struct backend_row *row)
 {
     struct object o = object_new();
@@ -189,13 +240,17 @@ static json_t *backend_object(const struct backend_row *row)
     put_text(&o, "state", row->state);
     put_text(&o, "health", row->health);
     put_number(&o, "weight", row->weight);
+    put(&o, "configured", json_boolean(row->configured_weight != 0));
+    put_number_or_null(&o, "configured_weight", row->configured_weight != 0, row->configured_weight);
     put_traffic(&o, &row->traffic, &row->latency);
     put_number_or_null(&o, "checks", row->checks_known, row->checks);
     put_number_or_null(&o, "check_failures", row->checks_known, row->check_failures);
+    put(&o, "last_checks", checks_array(row, &o));
     put_age_ms(&o, "last_check_ms_ago", row->last_check);
     put_text_or_null(&o, "last_failure", row->last_failure);
     put_age_s(&o, "health_since_s", row->health_since);
     put_text_or_null(&o, "resolved_address", row->resolved);
+    put_findings(&o, row);
     return object_end(&o);
 }
 
@@ -208,6 +263,14 @@ int document_backends(const struct vb_shm *shm, const char *pool)
     while (figures_next_backend(shm, pool, &walk, &row))
         o.failed |= json_array_append_new(list, backend_object(&row)) != 0;
     put(&o, "backends", list);
+    return print_document(&o);
+}
+
+int document_answer(bool ok, const char *message)
+{
+    struct object o = object_new();
+    put(&o, "ok", json_boolean(ok));
+    put_text(&o, "message", message);
     return print_document(&o);
 }
 

@@ -7,10 +7,12 @@
 
 #include "figures.h"
 
-int document_status(const struct status *status, const char *path);
+int document_status(const struct vb_shm *shm, const struct status *status, const char *path);
 int document_stats(const struct vb_shm *shm);
 /* `pool` NULL: of all pools. */
 int document_backends(const struct vb_shm *shm, const char *pool);
+/* What the master has answered. */
+int document_answer(bool ok, const char *message);
 int document_workers(const struct worker_row *rows, unsigned n);
 
 #endif

@@ -42,10 +42,12 @@ static struct percentiles percentiles_of(const struct vb_traffic_sum *sum)
 static void count_backend(const struct vb_shm_backend *backend, struct backend_counts *counts)
 {
     unsigned health = load32(&backend->health), admin = load32(&backend->admin);
+    bool ejected = health != VB_HEALTH_DOWN && vb_shm_backend_ejected(backend, vb_clock_us());
     counts->total++;
-    counts->up += health == VB_HEALTH_UP || health == VB_HEALTH_UNCHECKED;
+    counts->up += (health == VB_HEALTH_UP || health == VB_HEALTH_UNCHECKED) && !ejected;
     counts->down += health == VB_HEALTH_DOWN;
-    counts->unknown += health == VB_HEALTH_UNKNOWN;
+    counts->ejected += ejected;
+    counts->unknown += health == VB_HEALTH_UNKNOWN && !ejected;
     counts->drain += admin == VB_ADMIN_DRAIN;
     counts->maint += admin == VB_ADMIN_MAINT;
 }
@@ -78,6 +80,7 @@ void figures_status(const struct vb_shm *shm, bool alive, struct status *ret_sta
     ret_status->generation = load32(&header->generation);
     ret_status->workers_wanted = load32(&header->workers_wanted);
     ret_status->segment_bytes = vb_shm_memory(shm);
+    ret_status->log_lost = load64(&header->log_lost);
     for (unsigned i = 0; i < vb_shm_capacity(shm).workers; i++)
         ret_status->workers_ready += load32(&vb_shm_worker(shm, i)->state) == VB_WORKER_READY;
     figures_totals(shm, &ret_status->totals);
@@ -111,6 +114,8 @@ bool figures_pool(const struct vb_shm *shm, unsigned pool, struct pool_row *ret_
         count_backend(backend, &ret_row->backends);
         vb_shm_add_traffic(shm, i, &ret_row->traffic);
     }
+    ret_row->requests_now = vb_shm_sum_places(shm, pool, VB_PLACE_REQUEST);
+    ret_row->pending_now = vb_shm_sum_places(shm, pool, VB_PLACE_PENDING);
     ret_row->latency = percentiles_of(&ret_row->traffic);
     return true;
 }
@@ -144,9 +149,24 @@ static void read_checks(const struct vb_shm *shm, unsigned backend, struct backe
     row->checks_known = load32(&vb_shm_backend(shm, backend)->health) != VB_HEALTH_UNCHECKED;
     row->checks = record.checks;
     row->check_failures = record.failures;
+    row->history = record.history;
+    row->n_history = row->checks_known ? (unsigned)VB_MIN(record.checks, 64u) : 0;
     row->last_check = age_of(record.last_wall_us);
     row->health_since = age_of(record.changed_wall_us);
     TEXT(row->last_failure, record.reason);
+}
+
+static void read_findings(const struct vb_shm_backend *from, struct backend_row *row)
+{
+    uint64_t until = load64(&from->ejected_until_us), now = vb_clock_us();
+    unsigned failure = load32(&from->last_failure);
+    row->ejected = until > now;
+    row->ejected_for_us = until > now ? until - now : 0;
+    row->ejections = load64(&from->ejections);
+    row->failures_in_a_row = load32(&from->failures);
+    row->last_request_failure = failure != VB_BACKEND_NEVER_FAILED ? vb_backend_failure_name(failure) : NULL;
+    row->announced_idle_ms = load32(&from->announced_idle_ms);
+    row->learned_idle_ms = load32(&from->learned_idle_ms);
 }
 
 static void read_backend(const struct vb_shm *shm, unsigned pool, unsigned backend, struct backend_row *row)
@@ -159,7 +179,10 @@ static void read_backend(const struct vb_shm *shm, unsigned pool, unsigned backe
     row->state = vb_admin_name(load32(&from->admin));
     row->health = vb_health_name(load32(&from->health));
     row->down = load32(&from->health) == VB_HEALTH_DOWN;
+    row->draining = load32(&from->admin) == VB_ADMIN_DRAIN;
     row->weight = load32(&from->weight);
+    row->configured_weight = load32(&from->configured_weight);
+    read_findings(from, row);
     vb_shm_add_traffic(shm, backend, &row->traffic);
     row->latency = percentiles_of(&row->traffic);
     read_checks(shm, backend, row);
@@ -180,6 +203,37 @@ bool figures_next_backend(const struct vb_shm *shm, const char *pool, struct bac
             read_backend(shm, walk->pool, i, ret_row);
             return true;
         }
+    }
+    return false;
+}
+
+/* False: it is as the file says. */
+static bool read_change(const struct vb_shm_backend *from, struct change *change)
+{
+    bool used = atomic_load_explicit(&from->used, memory_order_acquire);
+    unsigned admin = load32(&from->admin);
+    memset(change, 0, sizeof(*change));
+    TEXT(change->name, from->name);
+    change->weight = load32(&from->weight);
+    change->configured_weight = load32(&from->configured_weight);
+    if (!used) {
+        change->removed = change->configured_weight != 0;
+        return change->removed;
+    }
+    change->added = change->configured_weight == 0;
+    change->weight_differs = !change->added && change->weight != change->configured_weight;
+    change->admin = admin != VB_ADMIN_READY ? vb_admin_name(admin) : NULL;
+    return change->added || change->weight_differs || change->admin != NULL;
+}
+
+bool figures_next_change(const struct vb_shm *shm, unsigned *slot, struct change *ret_change)
+{
+    unsigned rows = vb_shm_capacity(shm).backends;
+    while (*slot < rows) {
+        const struct vb_shm_backend *backend = vb_shm_backend(shm, (*slot)++);
+        unsigned pool = load32(&backend->pool);
+        if (read_change(backend, ret_change) && pool < rows && figures_pool_name(shm, pool, ret_change->pool))
+            return true;
     }
     return false;
 }

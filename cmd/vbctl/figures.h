@@ -19,9 +19,12 @@ struct age {
     uint64_t us;
 };
 
-/* `up` counts those whose health is not checked, too; `drain` and `maint` are counted whatever their health. */
+/*
+ * `up` counts those whose health is not checked, too; `ejected` those that would be up or unknown, were it not for what
+ * requests have shown; `drain` and `maint` are counted whatever their health.
+ */
 struct backend_counts {
-    unsigned total, up, down, unknown, drain, maint;
+    unsigned total, up, down, ejected, unknown, drain, maint;
 };
 
 struct totals {
@@ -37,13 +40,14 @@ struct status {
     int pid;
     struct age uptime; /* not known of a dead one */
     unsigned generation, workers_wanted, workers_ready;
-    uint64_t segment_bytes;
+    uint64_t segment_bytes, log_lost;
     struct totals totals;
 };
 
 struct pool_row {
     char name[VB_SHM_NAME_MAX], balance[24];
     struct backend_counts backends;
+    uint64_t requests_now, pending_now; /* in the pool, and of these those that wait for a connection */
     struct vb_traffic_sum traffic;
     struct percentiles latency;
 };
@@ -51,14 +55,30 @@ struct pool_row {
 struct backend_row {
     char pool[VB_SHM_NAME_MAX], name[VB_SHM_NAME_MAX], address[VB_SHM_ADDRESS_MAX];
     const char *state, *health;
-    bool down;
-    unsigned weight;
+    bool down, draining;
+    unsigned weight, configured_weight; /* 0: the file does not name it */
     struct vb_traffic_sum traffic;
     struct percentiles latency;
     bool checks_known; /* false: the record could not be read, or health checks are off */
     uint64_t checks, check_failures;
+    uint64_t history; /* of the checks, the newest in bit 0, 1 = passed */
+    unsigned n_history;
     struct age last_check, health_since;
     char last_failure[104], resolved[64]; /* empty: none */
+    /* What requests have shown. */
+    bool ejected;
+    uint64_t ejected_for_us, ejections;
+    unsigned failures_in_a_row;
+    const char *last_request_failure;            /* NULL: none yet */
+    unsigned announced_idle_ms, learned_idle_ms; /* 0: not known */
+};
+
+/* How a backend differs from what the file says of it. */
+struct change {
+    char pool[VB_SHM_NAME_MAX], name[VB_SHM_NAME_MAX];
+    bool added, removed, weight_differs;
+    const char *admin; /* "drain", "maint"; NULL: it is ready */
+    unsigned weight, configured_weight;
 };
 
 struct worker_row {
@@ -85,6 +105,9 @@ struct backend_walk {
 /* The next backend of the pool named `pool` (NULL: of all, pool by pool); false at the end. */
 bool figures_next_backend(const struct vb_shm *shm, const char *pool, struct backend_walk *walk,
                           struct backend_row *ret_row);
+
+/* The next change at or behind *slot, which starts as 0; false at the end. */
+bool figures_next_change(const struct vb_shm *shm, unsigned *slot, struct change *ret_change);
 
 /* All workers, by index; the caller frees *ret_rows. Returns how many, or -ENOMEM. */
 int figures_workers(const struct vb_shm *shm, bool alive, struct worker_row **ret_rows);

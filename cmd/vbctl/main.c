@@ -1,4 +1,7 @@
-/* vbctl: reads the segment of a vibebalancer that runs, or ran, and shows it. Takes no lock and changes nothing. */
+/*
+ * vbctl: reads the segment of a vibebalancer that runs, or ran, and shows it. It takes no lock and writes nothing
+ * there: what is to be changed it asks the master for.
+ */
 #include <errno.h>
 #include <getopt.h>
 #include <stdarg.h>
@@ -11,9 +14,11 @@
 enum exit_status { DONE = 0, FAILED = 1, MISUSED = 2 };
 
 struct options {
-    const char *name, *segment, *word, *argument;
+    const char *name, *segment;
+    char **args; /* the command's word and what stands behind it; n_args 0: none */
+    unsigned n_args;
     const struct vbctl_command *command;
-    bool json, help, version;
+    bool json, wait, help, version;
 };
 
 static enum exit_status misused(const char *fmt, ...) VB_PRINTF(1, 2);
@@ -32,10 +37,13 @@ static enum exit_status misused(const char *fmt, ...)
 /* Options may stand before and behind the command. */
 static enum exit_status read_options(int argc, char **argv, struct options *ret_options)
 {
-    static const struct option known[] = {
-        {"name", required_argument, NULL, 'n'}, {"segment", required_argument, NULL, 's'},
-        {"json", no_argument, NULL, 'j'},       {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},    {0}};
+    static const struct option known[] = {{"name", required_argument, NULL, 'n'},
+                                          {"segment", required_argument, NULL, 's'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"wait", no_argument, NULL, 'w'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {0}};
     struct options *o = ret_options;
     char letter[] = "-?";
     opterr = 0;
@@ -49,6 +57,9 @@ static enum exit_status read_options(int argc, char **argv, struct options *ret_
             break;
         case 'j':
             o->json = true;
+            break;
+        case 'w':
+            o->wait = true;
             break;
         case 'h':
             o->help = true;
@@ -66,22 +77,37 @@ static enum exit_status read_options(int argc, char **argv, struct options *ret_
     }
     if (o->name != NULL && o->segment != NULL)
         return misused("--name and --segment exclude each other");
-    o->word = optind < argc ? argv[optind++] : NULL;
-    o->argument = optind < argc ? argv[optind++] : NULL;
-    return optind < argc ? misused("'%s' is one word too many", argv[optind]) : DONE;
+    o->args = argv + optind;
+    o->n_args = (unsigned)(argc - optind);
+    return DONE;
+}
+
+static enum exit_status check_arguments(const struct options *o)
+{
+    const struct vbctl_command *command = o->command;
+    unsigned n = o->n_args - 1;
+    if (n < command->least)
+        return misused("%s needs %s", command->word, command->arguments);
+    if (n > command->most && command->most == 0)
+        return misused("%s takes no argument, and here is '%s'", command->word, o->args[1]);
+    if (n > command->most)
+        return misused("'%s' is one word too many for %s %s", o->args[command->most + 1], command->word,
+                       command->arguments);
+    if (o->wait && !command->waits)
+        return misused("%s has nothing to wait for", command->word);
+    return DONE;
 }
 
 static enum exit_status find_command(struct options *o)
 {
-    o->command = command_find(o->word);
-    if (o->command != NULL && o->argument != NULL && o->command->argument == NULL)
-        return misused("%s takes no argument, and here is '%s'", o->word, o->argument);
+    const char *word = o->args[0];
+    o->command = command_find(word);
     if (o->command != NULL)
-        return DONE;
-    const char *nearest = command_nearest(o->word);
+        return check_arguments(o);
+    const char *nearest = command_nearest(word);
     if (nearest == NULL)
-        return misused("there is no command '%s'", o->word);
-    fprintf(stderr, "vbctl: there is no command '%s'; did you mean '%s'?\n", o->word, nearest);
+        return misused("there is no command '%s'", word);
+    fprintf(stderr, "vbctl: there is no command '%s'; did you mean '%s'?\n", word, nearest);
     return MISUSED;
 }
 
@@ -105,7 +131,12 @@ static enum exit_status run(const struct options *o)
         fprintf(stderr, "vbctl: %s\n", err.text);
         return FAILED;
     }
-    struct vbctl ctl = {.shm = shm, .path = path, .json = o->json, .argument = o->argument};
+    struct vbctl ctl = {.shm = shm,
+                        .path = path,
+                        .json = o->json,
+                        .wait = o->wait,
+                        .n_args = o->n_args,
+                        .args = (const char *const *)o->args};
     ctl.alive = vb_shm_alive(shm);
     r = o->command->run(&ctl, &err);
     int pid = vb_shm_header(shm)->master_pid;
@@ -125,7 +156,7 @@ int main(int argc, char **argv)
     enum exit_status status = read_options(argc, argv, &o);
     if (status != DONE)
         return status;
-    if (o.help || (o.word != NULL && strcmp(o.word, "help") == 0)) {
+    if (o.help || (o.n_args > 0 && strcmp(o.args[0], "help") == 0)) {
         command_help(stdout);
         return DONE;
     }
@@ -133,7 +164,7 @@ int main(int argc, char **argv)
         printf("vbctl %s\n", VB_VERSION);
         return DONE;
     }
-    if (o.word == NULL) {
+    if (o.n_args == 0) {
         command_help(stderr);
         return MISUSED;
     }

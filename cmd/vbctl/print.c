@@ -6,6 +6,8 @@
 
 #include "table.h"
 
+#define CHECK_MARKS 10 /* so many fit into a line of 120 or so */
+
 struct text {
     char chars[32];
 };
@@ -56,6 +58,8 @@ static void print_instance(const struct status *status)
 static void print_backend_counts(const struct backend_counts *counts)
 {
     printf("  backends     %u: %u up, %u down", counts->total, counts->up, counts->down);
+    if (counts->ejected > 0)
+        printf(", %u ejected", counts->ejected);
     if (counts->unknown > 0)
         printf(", %u not checked yet", counts->unknown);
     if (counts->drain > 0)
@@ -65,7 +69,28 @@ static void print_backend_counts(const struct backend_counts *counts)
     putchar('\n');
 }
 
-int print_status(const struct status *status, const char *path)
+/* One line for each backend that is not as the file says. */
+static void print_changes(const struct vb_shm *shm)
+{
+    struct change change;
+    const char *title = "changes";
+    for (unsigned slot = 0; figures_next_change(shm, &slot, &change); title = "") {
+        const char *words[3];
+        unsigned n = 0;
+        if (change.added || change.removed)
+            words[n++] = change.added ? "added" : "removed";
+        if (change.admin != NULL)
+            words[n++] = change.admin;
+        printf("  %-12s %s/%s: ", title, change.pool, change.name);
+        for (unsigned i = 0; i < n; i++)
+            printf("%s%s", i > 0 ? "; " : "", words[i]);
+        if (change.weight_differs)
+            printf("%sweight %u, file says %u", n > 0 ? "; " : "", change.weight, change.configured_weight);
+        putchar('\n');
+    }
+}
+
+int print_status(const struct vb_shm *shm, const struct status *status, const char *path)
 {
     const struct totals *totals = &status->totals;
     print_instance(status);
@@ -77,6 +102,9 @@ int print_status(const struct status *status, const char *path)
     printf("  connections  %" PRIu64 "\n", totals->workers.connections);
     printf("  requests     %" PRIu64 ", %" PRIu64 " in flight\n", totals->workers.requests, totals->traffic.in_flight);
     printf("  errors       %" PRIu64 " by backends\n", totals->traffic.errors);
+    if (status->log_lost > 0)
+        printf("  log          %" PRIu64 " lines could not be written\n", status->log_lost);
+    print_changes(shm);
     return 0;
 }
 
@@ -104,11 +132,22 @@ static int print_totals(const struct totals *totals)
 
 static int print_pools(const struct vb_shm *shm)
 {
-    static const struct table_column columns[] = {{"POOL", false},     {"BALANCE", false}, {"UP", true},
-                                                  {"IN-FLIGHT", true}, {"REQUESTS", true}, {"ERRORS", true},
-                                                  {"RETRIES", true},   {"P50 ms", true},   {"P90 ms", true},
-                                                  {"P99 ms", true},    {"P99.9 ms", true}, {0}};
+    enum { PENDING = 4 };
+    static const struct table_column columns[] = {{"POOL", false},
+                                                  {"BALANCE", false},
+                                                  {"UP", true},
+                                                  {"IN-FLIGHT", true},
+                                                  {"PENDING", true},
+                                                  {"REQUESTS", true},
+                                                  {"ERRORS", true},
+                                                  {"RETRIES", true},
+                                                  {"P50 ms", true},
+                                                  {"P90 ms", true},
+                                                  {"P99 ms", true},
+                                                  {"P99.9 ms", true},
+                                                  {0}};
     struct table table;
+    unsigned hidden = 1u << PENDING; /* until one has any */
     table_begin(&table, columns);
     for (unsigned i = 0; i < vb_shm_capacity(shm).backends; i++) {
         struct pool_row row;
@@ -117,13 +156,16 @@ static int print_pools(const struct vb_shm *shm)
         table_cell(&table, "%s", row.name);
         table_cell(&table, "%s", row.balance);
         table_cell(&table, "%u/%u", row.backends.up, row.backends.total);
+        if (row.pending_now > 0)
+            hidden = 0;
         table_cell(&table, "%" PRIu64, row.traffic.in_flight);
+        table_cell(&table, "%" PRIu64, row.pending_now);
         table_cell(&table, "%" PRIu64, row.traffic.requests);
         table_cell(&table, "%" PRIu64, row.traffic.errors);
         table_cell(&table, "%" PRIu64, row.traffic.retries);
         add_percentiles(&table, &row.latency);
     }
-    return table_print(&table, 0);
+    return table_print(&table, hidden);
 }
 
 int print_stats(const struct vb_shm *shm)
@@ -137,41 +179,87 @@ int print_stats(const struct vb_shm *shm)
     return print_pools(shm);
 }
 
+static void add_state(struct table *table, const struct backend_row *row)
+{
+    table_cell(table, "%s%s", row->state, row->draining && row->traffic.in_flight == 0 ? ", empty" : "");
+}
+
 static void add_health(struct table *table, const struct backend_row *row)
 {
-    if (!row->down)
-        table_cell(table, "%s", row->health);
-    else
+    struct age left = {.known = true, .us = row->ejected_for_us + 999999};
+    if (row->down)
         table_cell(table, "DOWN %s%s%s%s", row->last_failure, row->health_since.known ? ", " : "",
                    row->health_since.known ? age_text(row->health_since).chars : "",
                    row->health_since.known ? " ago" : "");
+    else if (row->ejected)
+        table_cell(table, "ejected, %s left: %s", age_text(left).chars,
+                   row->last_request_failure != NULL ? row->last_request_failure : "-");
+    else
+        table_cell(table, "%s", row->health);
+}
+
+/* For how long it keeps idle connections, as far as is known: what was seen counts where it says more than it keeps. */
+static void add_keep(struct table *table, const struct backend_row *row)
+{
+    bool seen =
+        row->learned_idle_ms != 0 && (row->announced_idle_ms == 0 || row->learned_idle_ms < row->announced_idle_ms);
+    unsigned ms = seen ? row->learned_idle_ms : row->announced_idle_ms;
+    if (ms == 0)
+        table_cell(table, "-");
+    else
+        table_cell(table, "%.*fs %s", ms % 1000 < 100 ? 0 : 1, (double)(ms / 100) / 10, seen ? "seen" : "said");
+}
+
+/* The last checks, the newest on the right. */
+static void add_checks(struct table *table, const struct backend_row *row)
+{
+    char marks[CHECK_MARKS + 1];
+    unsigned n = VB_MIN(row->n_history, (unsigned)CHECK_MARKS);
+    for (unsigned i = 0; i < n; i++)
+        marks[i] = row->history >> (n - 1 - i) & 1 ? '.' : 'x';
+    marks[n] = '\0';
+    table_cell(table, "%s", n > 0 ? marks : "-");
+}
+
+enum backend_column { ADDRESS = 2, RETRIES = 8, KEEP = 11, CHECKS = 12 };
+
+/* Columns that would say nothing of this backend. */
+static unsigned empty_columns(const struct backend_row *row)
+{
+    unsigned empty = 0;
+    empty |= (unsigned)(strcmp(row->name, row->address) == 0) << ADDRESS;
+    empty |= (unsigned)(row->traffic.retries == 0) << RETRIES;
+    empty |= (unsigned)(row->announced_idle_ms == 0 && row->learned_idle_ms == 0) << KEEP;
+    empty |= (unsigned)(row->n_history == 0) << CHECKS;
+    return empty;
 }
 
 int print_backends(const struct vb_shm *shm, const char *pool)
 {
-    enum { ADDRESS = 2 };
-    static const struct table_column columns[] = {{"POOL", false},    {"BACKEND", false}, {"ADDRESS", false},
-                                                  {"STATE", false},   {"WEIGHT", true},   {"IN-FLIGHT", true},
-                                                  {"REQUESTS", true}, {"ERRORS", true},   {"P50 ms", true},
-                                                  {"P99 ms", true},   {"HEALTH", false},  {0}};
+    static const struct table_column columns[] = {
+        {"POOL", false},     {"BACKEND", false}, {"ADDRESS", false}, {"STATE", false},  {"WEIGHT", true},
+        {"IN-FLIGHT", true}, {"REQUESTS", true}, {"ERRORS", true},   {"RETRIES", true}, {"P50 ms", true},
+        {"P99 ms", true},    {"KEEP", false},    {"CHECKS", true},   {"HEALTH", false}, {0}};
     struct table table;
     struct backend_walk walk = {0};
     struct backend_row row;
-    unsigned hidden = 1u << ADDRESS; /* until one is called otherwise than by its address */
+    unsigned hidden = 1u << ADDRESS | 1u << RETRIES | 1u << KEEP | 1u << CHECKS;
     table_begin(&table, columns);
     while (figures_next_backend(shm, pool, &walk, &row)) {
-        if (strcmp(row.name, row.address) != 0)
-            hidden = 0;
+        hidden &= empty_columns(&row);
         table_cell(&table, "%s", row.pool);
         table_cell(&table, "%s", row.name);
         table_cell(&table, "%s", row.address);
-        table_cell(&table, "%s", row.state);
+        add_state(&table, &row);
         table_cell(&table, "%u", row.weight);
         table_cell(&table, "%" PRIu64, row.traffic.in_flight);
         table_cell(&table, "%" PRIu64, row.traffic.requests);
         table_cell(&table, "%" PRIu64, row.traffic.errors);
+        table_cell(&table, "%" PRIu64, row.traffic.retries);
         table_cell(&table, "%s", ms_text(&row.latency, P50).chars);
         table_cell(&table, "%s", ms_text(&row.latency, P99).chars);
+        add_keep(&table, &row);
+        add_checks(&table, &row);
         add_health(&table, &row);
     }
     return table_print(&table, hidden);

@@ -4,7 +4,7 @@
 
 #include "figures.h"
 
-int print_status(const struct status *status, const char *path);
+int print_status(const struct vb_shm *shm, const struct status *status, const char *path);
 int print_stats(const struct vb_shm *shm);
 /* `pool` NULL: of all pools. */
 int print_backends(const struct vb_shm *shm, const char *pool);

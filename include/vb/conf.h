@@ -16,8 +16,9 @@
 #include "vb/base.h"
 #include "vb/err.h"
 
-#define VB_NAME_MAX      63  /* names of instances, pools and backends, in bytes */
-#define VB_HOST_MAX      253 /* RFC 1035 2.3.4 */
+#define VB_NAME_MAX      63                /* names of instances, pools and backends, in bytes */
+#define VB_HOST_MAX      253               /* RFC 1035 2.3.4 */
+#define VB_ADDRESS_MAX   (VB_HOST_MAX + 8) /* of a backend, as text */
 #define VB_WORKERS_MAX   64
 #define VB_WEIGHT_MAX    256
 #define VB_BACKENDS_MAX  4096 /* most that `segment.backends` may ask for */
@@ -53,8 +54,8 @@ struct vb_conf_endpoint {
 struct vb_conf_backend {
     char name[VB_NAME_MAX + 1]; /* unique in its pool; the address where the file gives none */
     struct vb_conf_endpoint endpoint;
-    char address[VB_HOST_MAX + 9]; /* `host:port`, `[v6]:port` or `unix:/path` */
-    unsigned weight;               /* 1..VB_WEIGHT_MAX */
+    char address[VB_ADDRESS_MAX + 1]; /* as vb_conf_format_endpoint writes it */
+    unsigned weight;                  /* 1..VB_WEIGHT_MAX */
     unsigned line, column;
 };
 
@@ -212,5 +213,8 @@ const char *vb_balance_name(enum vb_balance balance);
  * says what is wrong.
  */
 int vb_conf_parse_endpoint(const char *text, struct vb_conf_endpoint *ret_endpoint, struct vb_error *err);
+
+/* Its one spelling: `host:port`, `[v6]:port` or `unix:/path`; VB_ADDRESS_MAX + 1 bytes hold every one. Returns `to`. */
+char *vb_conf_format_endpoint(char *to, size_t size, const struct vb_conf_endpoint *endpoint);
 
 #endif

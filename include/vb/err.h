@@ -15,6 +15,9 @@ struct vb_error {
 /* Sets the sentence and returns `code`, so that a failing path is one line: `return vb_fail(err, -EINVAL, "..."). */
 int vb_fail(struct vb_error *err, int code, const char *fmt, ...) VB_PRINTF(3, 4);
 
+/* Does it say that this process lacks descriptors, ports or memory? Then it tells nothing about the other side. */
+bool vb_is_lack(int code);
+
 /* The system's words for a negative errno, without the number: a sentence of its own. */
 const char *vb_strerror(int code);
 

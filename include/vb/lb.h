@@ -30,7 +30,7 @@ struct vb_tried {
  * Picks a backend that has not been tried and counts the request in its in-flight figure, before any connection is
  * made: other workers see it at once. Whoever takes a backend away (membership, admin state) and then finds none in
  * flight there can be sure that none will come. >= 0: the backend's slot; vb_lb_done takes it back. -ENOENT: none is
- * usable, or all have been tried. -ENOMEM.
+ * usable; or all have been tried, also those that are ejected, which a further try may go to. -ENOMEM.
  */
 int vb_lb_pick(struct vb_lb *lb, const struct vb_tried *tried, uint64_t now_us);
 void vb_lb_done(struct vb_lb *lb, unsigned backend);
@@ -47,7 +47,6 @@ struct vb_outlier_rules {
     unsigned consecutive; /* failures in a row, over all workers, that eject a backend; 0: none do */
     uint64_t eject_us;    /* for how long; doubles each time in a row */
     uint64_t eject_max_us;
-    unsigned max_ejected; /* per cent of a pool */
 };
 
 /* A request went well there. */
@@ -67,7 +66,7 @@ void vb_outlier_forgive(struct vb_shm *shm, unsigned backend);
 
 /*
  * May one more request of this pool be tried again? Then it is counted. Retries are `percent` of the requests of the
- * last ten seconds, of all workers together, and one a second (so ten after a quiet time).
+ * last ten seconds, of all workers together, and one a second (so ten after a quiet time). UINT_MAX: there is no limit.
  */
 bool vb_retry_budget_take(struct vb_shm_pool *pool, unsigned percent, uint64_t now_us);
 

@@ -3,6 +3,7 @@
 #define VB_LISTEN_H
 
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "vb/err.h"
 #include "vb/loop.h"
@@ -16,6 +17,9 @@
  */
 int vb_listen_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
                    struct vb_error *err);
+
+/* The same for one unix socket that only its owner may connect to: its mode is 0600 from its first moment on. */
+int vb_listen_open_private(int *ret_fd, const struct sockaddr_un *address, struct vb_error *err);
 
 /*
  * Stops a unix socket that was opened so, in all processes that share it, and removes its file, unless the file is by

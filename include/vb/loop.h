@@ -43,7 +43,7 @@ struct vb_timer {
 struct vb_timer_list {
     struct vb_loop *loop;
     uint64_t duration_ms; /* 0: timers in this list never fire */
-    TAILQ_HEAD(, vb_timer) timers;
+    TAILQ_HEAD(vb_timers, vb_timer) timers;
     LIST_ENTRY(vb_timer_list) link;
 };
 
@@ -53,6 +53,10 @@ void vb_timer_list_close(struct vb_timer_list *list);
 
 /* Starts, or starts again, also when it runs in another list. */
 void vb_timer_start(struct vb_timer *timer, struct vb_timer_list *list, void (*fire)(struct vb_timer *timer));
+
+/* The same, for a deadline of its own: for the few timers of a list in which durations differ. */
+void vb_timer_start_at(struct vb_timer *timer, struct vb_timer_list *list, uint64_t deadline_ms,
+                       void (*fire)(struct vb_timer *timer));
 
 /* May be called when it is not running. */
 void vb_timer_stop(struct vb_timer *timer);

@@ -19,6 +19,9 @@ int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_s
 /* Serves a listening socket, which stays the caller's. */
 int vb_proxy_listen(struct vb_proxy *proxy, int fd);
 
+/* Once a second: for what cannot wait for the next request, such as a backend that was declared down. */
+void vb_proxy_tick(struct vb_proxy *proxy);
+
 /*
  * Stops accepting (what waits in the accept queues is still taken), lets requests finish, closes connections that have
  * none. `drained` is called once, when the last client is gone; perhaps at once.

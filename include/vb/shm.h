@@ -2,12 +2,13 @@
  * The shared segment: the one truth about backends, workers and traffic. The master makes it, its health thread and the
  * workers write it, vbctl reads it. Fixed capacity, no pointers: everything is an array of rows behind the header.
  *
- *   section      rows                      writer (only one for each word)
+ *   section      rows                      writer (only one for each word, but where it says all)
  *   header       1                         master main thread
- *   pools        cap.backends              master main thread; `epoch` by all (atomic add); `cursor` and the rest of
- * its line by all workers (atomics, see lb/budget.c), `ejecting` by all workers backends     cap.backends membership:
- * master main thread; health and address: health thread; what requests have shown: all workers (atomics, each word for
- * itself) workers      cap.workers               master at spawn and reap; the stats by the worker in that slot
+ *   pools        cap.backends              master main thread; `epoch` by all, `ejecting` and the line of `cursor` by
+ *                                          all workers (atomics: members.c, lb/outlier.c, lb/budget.c)
+ *   backends     cap.backends              membership: master main thread; health and address: health thread; what
+ *                                          requests have shown: all workers (atomics, each word for itself)
+ *   workers      cap.workers               master at spawn and reap; the stats by the worker in that slot
  *   in_flight    cap.workers x backends    the worker in that slot; zeroed by the master when the worker is dead
  *   places       cap.workers x pools       the worker in that slot; zeroed by the master when the worker is dead
  *   traffic      backends x cap.workers    the worker in that slot
@@ -74,12 +75,14 @@ struct vb_shm_header {
     vb_u32 state;      /* enum vb_instance_state */
     vb_u32 generation; /* of the configuration, from 1 */
     vb_u32 workers_wanted;
+    vb_u64 log_lost; /* lines that could not be written; by the log thread */
 };
 
 struct vb_shm_pool {
     vb_u32 used;
     char name[VB_SHM_NAME_MAX];
     char balance[24]; /* the policy's name */
+    vb_u32 max_ejected; /* per cent of those that are not down */
     vb_u32 panic;     /* per cent: when a smaller share of its backends is usable, all are tried; 0: never */
     /* Grows whenever the set of backends that may be picked, or a weight, changes: workers then look again. */
     alignas(64) vb_u32 epoch;
@@ -251,6 +254,7 @@ struct vb_shm_ips *vb_shm_ips(const struct vb_shm *shm, unsigned slot);
 struct vb_pool_spec {
     const char *name, *balance;
     unsigned panic; /* per cent; 0: never */
+    unsigned max_ejected; /* per cent */
 };
 
 struct vb_backend_spec {
@@ -261,8 +265,8 @@ struct vb_backend_spec {
 };
 
 /* Takes a free slot. >= 0: its index. -ENOSPC: capacity is used up. -EEXIST: the name is taken. -EINVAL: too long.
- * -ENOMEM: no room for the backend's traffic rows. One that was removed comes back into its slot, if the file names it.
- */
+ * -ENOMEM: no room for the backend's traffic rows. One that was removed comes back into its slot, and to its figures,
+ * if the file names it. */
 int vb_shm_add_pool(struct vb_shm *shm, const struct vb_pool_spec *spec);
 int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec);
 

@@ -74,6 +74,9 @@ size_t vb_stream_unsent(const struct vb_stream *stream);
 void vb_stream_pause(struct vb_stream *stream);
 void vb_stream_resume(struct vb_stream *stream);
 
+/* Has nothing come that has not been read yet, not even the peer's end? Costs a system call. */
+bool vb_stream_is_silent(const struct vb_stream *stream);
+
 /* Has the peer broken the connection? For a paused stream, which hears of nothing. Costs a system call. */
 bool vb_stream_broken(const struct vb_stream *stream);
 

@@ -18,6 +18,11 @@ int vb_fail(struct vb_error *err, int code, const char *fmt, ...)
     return code;
 }
 
+bool vb_is_lack(int code)
+{
+    return code == -EMFILE || code == -ENFILE || code == -ENOMEM || code == -ENOBUFS || code == -EADDRNOTAVAIL;
+}
+
 const char *vb_strerror(int code)
 {
     const char *text = strerrordesc_np(-code);

@@ -203,6 +203,16 @@ int vb_conf_parse_endpoint(const char *text, struct vb_conf_endpoint *ret_endpoi
     return r;
 }
 
+char *vb_conf_format_endpoint(char *to, size_t size, const struct vb_conf_endpoint *endpoint)
+{
+    bool is_v6 = strchr(endpoint->host, ':') != NULL;
+    if (endpoint->unix_path[0] != '\0')
+        snprintf(to, size, UNIX_PREFIX "%s", endpoint->unix_path);
+    else
+        snprintf(to, size, is_v6 ? "[%s]:%u" : "%s:%u", endpoint->host, endpoint->port);
+    return to;
+}
+
 /* ---- hosts of routes ---- */
 /* What is not a bare host, said in the words of who wrote it. */
 static int refuse_more_than_host(const char *text, struct vb_error *err)

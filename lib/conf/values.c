@@ -263,17 +263,10 @@ void vb_read_backend_address(struct vb_load *load, const struct vb_option *optio
     struct vb_error err;
     if (!vb_load_is(load, option->key, node, VB_YAML_SCALAR, "an address such as 127.0.0.1:9001"))
         return;
-    struct vb_conf_endpoint *endpoint = &backend->endpoint;
-    if (vb_conf_parse_endpoint(node->text, endpoint, &err) < 0) {
+    if (vb_conf_parse_endpoint(node->text, &backend->endpoint, &err) < 0)
         vb_diag_error(load->diag, node->place, "%s", err.text);
-        return;
-    }
-    bool is_v6 = strchr(endpoint->host, ':') != NULL;
-    if (endpoint->unix_path[0] != '\0')
-        snprintf(backend->address, sizeof(backend->address), "unix:%s", endpoint->unix_path);
     else
-        snprintf(backend->address, sizeof(backend->address), is_v6 ? "[%s]:%u" : "%s:%u", endpoint->host,
-                 endpoint->port);
+        vb_conf_format_endpoint(backend->address, sizeof(backend->address), &backend->endpoint);
 }
 
 /* One backend, as an address or as a mapping. It counts only where nothing was wrong. */

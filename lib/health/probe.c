@@ -31,10 +31,7 @@ static struct vb_probe *probe_of(void *owner)
 
 static void finish_with(struct vb_probe *probe, const struct vb_probe_result *result)
 {
-    vb_timer_stop(&probe->timer);
-    vb_stream_close(&probe->stream);
-    vb_buf_clear(&probe->input);
-    probe->active = false;
+    vb_probe_cancel(probe);
     probe->done(probe, result);
 }
 
@@ -111,6 +108,13 @@ static void judge(struct vb_probe *probe, unsigned status)
     finish(probe, false, reason);
 }
 
+static void fail_invalid(struct vb_probe *probe, const char *why)
+{
+    char reason[128];
+    snprintf(reason, sizeof(reason), "no valid response: %s", why);
+    finish(probe, false, reason);
+}
+
 static void on_data(void *owner, const char *bytes, size_t n)
 {
     static const struct vb_head_limits limits = {16 * 1024, 200};
@@ -128,7 +132,7 @@ static void on_data(void *owner, const char *bytes, size_t n)
         if (used == 0)
             return;
         if (used < 0)
-            finish(probe, false, refusal.why);
+            fail_invalid(probe, refusal.why);
         else if (probe->head->status >= 200)
             judge(probe, probe->head->status);
         else { /* 1xx: the answer is still to come */
@@ -259,7 +263,11 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
     if (status == 0 && !probe->abandoned)
         kept = use_addresses(probe, found);
     uv_freeaddrinfo(found);
-    if (!probe->active || probe->abandoned)
+    if (probe->abandoned) {
+        probe->let_go(probe);
+        return;
+    }
+    if (!probe->active)
         return; /* the probe has ended meanwhile; the next one finds the result */
     if (probe->n_addresses == 0) {
         fail_unresolved(probe, status < 0 ? status : UV_EAI_NODATA);
@@ -314,7 +322,7 @@ void vb_probe_resolve(struct vb_probe *probe)
         finish(probe, true, "");
         return;
     }
-    int r = resolve(probe);
+    int r = probe->resolving ? 0 : resolve(probe); /* one that was cancelled may have left its look-up behind */
     if (r < 0 && probe->n_addresses == 0)
         fail_unresolved(probe, r);
     else if (r < 0)
@@ -346,13 +354,19 @@ int vb_probe_init(struct vb_probe *probe, const char *address)
     return 0;
 }
 
-bool vb_probe_stop(struct vb_probe *probe)
+void vb_probe_cancel(struct vb_probe *probe)
 {
-    probe->abandoned = true;
     vb_timer_stop(&probe->timer);
     vb_stream_close(&probe->stream);
     vb_buf_clear(&probe->input);
-    if (probe->resolving && uv_cancel((uv_req_t *)&probe->resolver) == 0)
-        return true; /* its callback comes with the next turn of the loop */
-    return !probe->resolving;
+    probe->active = false;
+}
+
+bool vb_probe_stop(struct vb_probe *probe)
+{
+    vb_probe_cancel(probe);
+    probe->abandoned = true;
+    if (probe->resolving && !probe->unqueued)
+        probe->unqueued = uv_cancel((uv_req_t *)&probe->resolver) == 0;
+    return !probe->resolving || probe->unqueued;
 }

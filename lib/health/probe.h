@@ -27,6 +27,7 @@ struct vb_probe {
     struct vb_timer_list *timeouts; /* of the pool: for a whole probe */
     struct vb_head *head;           /* scratch, shared by all probes */
     void (*done)(struct vb_probe *probe, const struct vb_probe_result *result);
+    void (*let_go)(struct vb_probe *probe); /* stopped, and the resolver has let go of it only now */
     struct vb_conf_endpoint endpoint;
     char authority[VB_SHM_ADDRESS_MAX]; /* host:port, for the Host field */
 
@@ -40,7 +41,10 @@ struct vb_probe {
     uint64_t resolved_ms;
     bool literal; /* an IP address or a unix socket: nothing to resolve */
     bool active;  /* between begin and done */
-    bool connected, resolving, abandoned;
+    bool connected;
+    bool resolving; /* `resolver` is libuv's */
+    bool unqueued;  /* ... but only until the next turn of the loop */
+    bool abandoned; /* stopped */
     uv_getaddrinfo_t resolver;
 
     struct vb_stream *stream;
@@ -59,7 +63,13 @@ void vb_probe_begin(struct vb_probe *probe, bool resolve_again);
 /* Only finds the address out; `done` tells whether there is one. */
 void vb_probe_resolve(struct vb_probe *probe);
 
-/* Ends what is under way without a result. False: the resolver still holds the object. */
+/* Ends the probe that is under way, if one is, without a result. A look-up goes on for the next one. */
+void vb_probe_cancel(struct vb_probe *probe);
+
+/*
+ * Ends it for good; may be called again. While `resolving` the object must stay where it is, until `let_go`. False: the
+ * system's resolver has hold of it, and nobody knows for how long; true: it is free with the next turn of the loop.
+ */
 bool vb_probe_stop(struct vb_probe *probe);
 
 #endif

@@ -71,23 +71,25 @@ static int remove_left_over(const struct sockaddr_un *address, socklen_t length)
     return r == -ENOENT ? 0 : r;
 }
 
-/* Whoever reaches the file may connect: mode 0666, from its first moment on. */
-static int bind_for_all(int fd, const struct sockaddr_un *address, socklen_t length)
+/* Whoever reaches the file may connect, or its owner only: mode 0666 or 0600, from its first moment on. */
+enum { FOR_ALL = 0666, PRIVATE = 0600 };
+
+static int bind_with_mode(int fd, const struct sockaddr_un *address, socklen_t length, mode_t mode)
 {
-    mode_t before = umask(0111); /* of the whole process: this runs before there are threads */
+    mode_t before = umask(0777 & ~mode); /* of the whole process: this runs before there are threads */
     int r = bind(fd, (const struct sockaddr *)address, length) == 0 ? 0 : -errno;
     umask(before);
     return r;
 }
 
 /* Under the lock: -EADDRINUSE where somebody listens already. */
-static int take_name(int fd, const struct sockaddr_un *address, socklen_t length)
+static int take_name(int fd, const struct sockaddr_un *address, socklen_t length, mode_t mode)
 {
-    int r = bind_for_all(fd, address, length);
+    int r = bind_with_mode(fd, address, length, mode);
     if (r == -EADDRINUSE) {
         r = remove_left_over(address, length);
         if (r == 0)
-            r = bind_for_all(fd, address, length);
+            r = bind_with_mode(fd, address, length, mode);
     }
     if (r == 0 && listen(fd, LISTEN_BACKLOG) != 0) {
         r = -errno;
@@ -97,7 +99,7 @@ static int take_name(int fd, const struct sockaddr_un *address, socklen_t length
 }
 
 /* All descriptors are there before the file is: whatever fails, no file is left behind. */
-static int open_all(int *ret_fds, unsigned n, const struct sockaddr_un *address, socklen_t length)
+static int open_all(int *ret_fds, unsigned n, const struct sockaddr_un *address, socklen_t length, mode_t mode)
 {
     unsigned opened = 0;
     int directory = -1, r;
@@ -112,7 +114,7 @@ static int open_all(int *ret_fds, unsigned n, const struct sockaddr_un *address,
     }
     r = directory = lock_directory(address->sun_path);
     if (r >= 0)
-        r = take_name(ret_fds[0], address, length);
+        r = take_name(ret_fds[0], address, length, mode);
 out:
     if (directory >= 0)
         close(directory);
@@ -143,8 +145,14 @@ static int explain(struct vb_error *err, int code, const char *text)
 int listen_unix_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
                      struct vb_error *err)
 {
-    int r = open_all(ret_fds, n, (const struct sockaddr_un *)address, length);
+    int r = open_all(ret_fds, n, (const struct sockaddr_un *)address, length, FOR_ALL);
     return r < 0 ? explain(err, r, text) : 0;
+}
+
+int vb_listen_open_private(int *ret_fd, const struct sockaddr_un *address, struct vb_error *err)
+{
+    int r = open_all(ret_fd, 1, address, sizeof(*address), PRIVATE);
+    return r < 0 ? explain(err, r, address->sun_path) : 0;
 }
 
 /* Once ours has stopped, a socket of this name at which somebody answers is another's. */

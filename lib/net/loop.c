@@ -112,6 +112,16 @@ void vb_timer_list_close(struct vb_timer_list *list)
     LIST_REMOVE(list, link);
 }
 
+/* The libuv timer fires at this time at the latest. */
+static void wake_by(struct vb_loop *loop, uint64_t deadline_ms)
+{
+    if (deadline_ms >= loop->wake_ms)
+        return;
+    uint64_t now = uv_now(&loop->uv);
+    loop->wake_ms = deadline_ms;
+    uv_timer_start(&loop->timer, on_timer, deadline_ms > now ? deadline_ms - now : 0, 0);
+}
+
 void vb_timer_start(struct vb_timer *timer, struct vb_timer_list *list, void (*fire)(struct vb_timer *timer))
 {
     vb_timer_stop(timer);
@@ -122,10 +132,24 @@ void vb_timer_start(struct vb_timer *timer, struct vb_timer_list *list, void (*f
     timer->fire = fire;
     timer->deadline_ms = uv_now(&loop->uv) + list->duration_ms;
     TAILQ_INSERT_TAIL(&list->timers, timer, link);
-    if (timer->deadline_ms < loop->wake_ms) {
-        loop->wake_ms = timer->deadline_ms;
-        uv_timer_start(&loop->timer, on_timer, list->duration_ms, 0);
-    }
+    wake_by(loop, timer->deadline_ms);
+}
+
+void vb_timer_start_at(struct vb_timer *timer, struct vb_timer_list *list, uint64_t deadline_ms,
+                       void (*fire)(struct vb_timer *timer))
+{
+    vb_timer_stop(timer);
+    timer->list = list;
+    timer->fire = fire;
+    timer->deadline_ms = deadline_ms;
+    struct vb_timer *before = TAILQ_LAST(&list->timers, vb_timers);
+    while (before != NULL && before->deadline_ms > deadline_ms)
+        before = TAILQ_PREV(before, vb_timers, link);
+    if (before != NULL)
+        TAILQ_INSERT_AFTER(&list->timers, before, timer, link);
+    else
+        TAILQ_INSERT_HEAD(&list->timers, timer, link);
+    wake_by(list->loop, deadline_ms);
 }
 
 void vb_timer_stop(struct vb_timer *timer)

@@ -300,6 +300,12 @@ size_t vb_stream_unsent(const struct vb_stream *stream)
     return unsent;
 }
 
+bool vb_stream_is_silent(const struct vb_stream *stream)
+{
+    struct pollfd poll_fd = {.events = POLLIN};
+    return uv_fileno(&stream->uv.handle, &poll_fd.fd) == 0 && poll(&poll_fd, 1, 0) == 0;
+}
+
 bool vb_stream_broken(const struct vb_stream *stream)
 {
     struct pollfd poll_fd = {.events = 0};

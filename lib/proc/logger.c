@@ -14,16 +14,25 @@
 struct vb_logger {
     int read_fd, write_fd;
     pthread_t thread;
+    vb_u64 *lost;
 };
 
-static void write_all(const char *bytes, size_t n)
+static void count_lost(struct vb_logger *logger, const char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        vb_add64(logger->lost, bytes[i] == '\n');
+}
+
+static void write_all(struct vb_logger *logger, const char *bytes, size_t n)
 {
     while (n > 0) {
         ssize_t written = write(STDERR_FILENO, bytes, n);
         if (written < 0 && errno == EINTR)
             continue;
-        if (written < 0)
-            return; /* full disk or closed reader: these lines are lost, the next may find room */
+        if (written < 0) { /* full disk or closed reader: these lines are lost, the next may find room */
+            count_lost(logger, bytes, n);
+            return;
+        }
         bytes += written;
         n -= (size_t)written;
     }
@@ -36,14 +45,14 @@ static void *thread_main(void *arg)
     ssize_t n;
     while ((n = read(logger->read_fd, bytes, sizeof(bytes))) != 0) {
         if (n > 0)
-            write_all(bytes, (size_t)n);
+            write_all(logger, bytes, (size_t)n);
         else if (errno != EINTR)
             break;
     }
     return NULL;
 }
 
-int vb_logger_start(struct vb_logger **ret_logger)
+int vb_logger_start(struct vb_logger **ret_logger, vb_u64 *lost)
 {
     int fds[2];
     struct vb_logger *logger = calloc(1, sizeof(*logger));
@@ -54,6 +63,7 @@ int vb_logger_start(struct vb_logger **ret_logger)
         r = -errno;
         goto fail;
     }
+    logger->lost = lost;
     logger->read_fd = fds[0];
     logger->write_fd = fds[1];
     fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES);
@@ -80,18 +90,19 @@ int vb_logger_fd(const struct vb_logger *logger)
     return logger->write_fd;
 }
 
-void vb_logger_stop(struct vb_logger **logger_ptr)
+bool vb_logger_stop(struct vb_logger **logger_ptr)
 {
     struct vb_logger *logger = *logger_ptr;
     struct timespec until;
     if (logger == NULL)
-        return;
+        return true;
     *logger_ptr = NULL;
     close(logger->write_fd);
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += STOP_SECONDS;
     if (pthread_timedjoin_np(logger->thread, NULL, &until) != 0)
-        return; /* it is still writing; its memory stays until the process is gone, which is now */
+        return false;
     close(logger->read_fd);
     free(logger);
+    return true;
 }

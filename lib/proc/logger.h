@@ -5,19 +5,21 @@
 #ifndef VB_PROC_LOGGER_H
 #define VB_PROC_LOGGER_H
 
-#include "vb/base.h"
+#include "vb/shm.h"
 
 struct vb_logger;
 
-int vb_logger_start(struct vb_logger **ret_logger);
+/* `lost` counts the lines that standard error did not take; it must live until vb_logger_stop has returned true. */
+int vb_logger_start(struct vb_logger **ret_logger, vb_u64 *lost);
 
 /* The pipe's write end, for the master's own log and for workers to inherit. Owned by the logger. */
 int vb_logger_fd(const struct vb_logger *logger);
 
 /*
  * Closes the write end and waits until everything has been written, for a second at most: whoever does not read our log
- * must not keep us from ending. All workers must be gone. Sets NULL.
+ * must not keep us from ending. All workers must be gone. Sets NULL. False: the thread is still at it; then the process
+ * must leave with _exit.
  */
-void vb_logger_stop(struct vb_logger **logger);
+bool vb_logger_stop(struct vb_logger **logger);
 
 #endif

@@ -2,8 +2,8 @@
  * The master: makes what the workers share, watches over them, and is the one whom signals address. It never touches a
  * client's bytes.
  *
- *   start   configuration -> lock and segment -> listening sockets -> log thread -> health thread -> (its first round,
- *           START_WAIT_MS at most) -> workers
+ *   start   configuration -> lock and segment -> control socket -> listening sockets -> log thread -> health thread ->
+ *           (its first round, START_WAIT_MS at most) -> workers
  *   stop    SIGTERM, SIGINT, SIGQUIT: workers drain; when none accepts any more the listening sockets are closed; when
  *           all are gone the rest is taken down. A second signal, or the end of the grace, kills what is left.
  */
@@ -20,12 +20,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "control.h"
 #include "cpus.h"
 #include "vb/listen.h"
 #include "vb/log.h"
 #include "vb/str.h"
 
 #define START_WAIT_MS 1000 /* for the first probes: better a moment's wait than a 502 as the first answer */
+#define TICK_MS       1000
 #define KILL_EXTRA_MS                                                                                                  \
     1000 /* workers cut their connections at the end of the grace; whoever hangs is killed after this */
 
@@ -93,8 +95,8 @@ static int fill_segment(struct vb_master *master, struct vb_error *err)
     const struct vb_conf *conf = master->conf;
     for (unsigned p = 0; p < conf->n_pools; p++) {
         const struct vb_conf_pool *pool = &conf->pools[p];
-        int index = vb_shm_add_pool(master->shm,
-                                    &(struct vb_pool_spec){pool->name, vb_balance_name(pool->balance), pool->panic});
+        int index = vb_shm_add_pool(master->shm, &(struct vb_pool_spec){pool->name, vb_balance_name(pool->balance),
+                                                                        pool->panic, pool->outlier.max_ejected});
         if (index != (int)p)
             return vb_fail(err, index, "pool %s does not fit into the segment", pool->name);
         for (unsigned b = 0; b < pool->n_backends; b++) {
@@ -139,9 +141,11 @@ static int make_segment(struct vb_master *master, struct vb_error *err)
     atomic_store(&header->workers_wanted, master->n_workers);
     atomic_store(&header->state, VB_INSTANCE_STARTING);
     r = fill_segment(master, err);
-    if (r == 0)
-        vb_shm_publish(master->shm);
-    return r;
+    if (r < 0)
+        return r;
+    master->control = vb_control_open(master, path);
+    vb_shm_publish(master->shm);
+    return 0;
 }
 
 /* One socket for each worker and address, kept for life; see vb/listen.h. */
@@ -345,6 +349,12 @@ static void tell_first_round(void *arg)
     uv_async_send(&master->first_round);
 }
 
+static void on_tick(uv_timer_t *timer)
+{
+    struct vb_master *master = timer->data;
+    vb_findings_tick(master->findings);
+}
+
 static int open_handles(struct vb_master *master)
 {
     _Static_assert(VB_ARRAY_SIZE(handled_signals) == VB_ARRAY_SIZE(((struct vb_master *)0)->signals),
@@ -352,7 +362,9 @@ static int open_handles(struct vb_master *master)
     int r = uv_async_init(&master->loop, &master->first_round, on_first_round);
     uv_timer_init(&master->loop, &master->start_timer);
     uv_timer_init(&master->loop, &master->grace_timer);
-    master->first_round.data = master->start_timer.data = master->grace_timer.data = master;
+    uv_timer_init(&master->loop, &master->tick);
+    master->first_round.data = master->start_timer.data = master->grace_timer.data = master->tick.data = master;
+    uv_timer_start(&master->tick, on_tick, TICK_MS, TICK_MS);
     for (unsigned i = 0; r == 0 && i < VB_ARRAY_SIZE(handled_signals); i++) {
         uv_signal_init(&master->loop, &master->signals[i]);
         master->signals[i].data = master;
@@ -379,9 +391,13 @@ static int run_loop(struct vb_master *master, struct vb_error *err)
         return vb_fail(err, r, "cannot make an event loop: %s", vb_strerror(r));
     r = open_handles(master);
     if (r == 0)
+        r = vb_findings_open(&master->findings, master->shm);
+    if (r == 0)
         r = vb_children_open(master);
     if (r == 0)
         r = vb_health_start(&master->health, master->shm, master->conf, tell_first_round, master);
+    if (r == 0 && master->control != NULL)
+        r = vb_control_start(master->control);
     if (r == 0)
         uv_timer_start(&master->start_timer, on_start_timer, START_WAIT_MS, 0);
     else
@@ -400,7 +416,7 @@ static int start(struct vb_master *master, struct vb_error *err)
         r = seal_config(master, err);
     if (r < 0)
         return r;
-    r = vb_logger_start(&master->logger);
+    r = vb_logger_start(&master->logger, &vb_shm_header(master->shm)->log_lost);
     if (r < 0)
         return vb_fail(err, r, "cannot start the log thread: %s", vb_strerror(r));
     vb_log_open(vb_logger_fd(master->logger), "master", master->options->log_level);
@@ -415,13 +431,16 @@ static bool take_down(struct vb_master *master)
     if (master->children != NULL && clean)
         uv_loop_close(&master->loop);
     vb_log_open(STDERR_FILENO, "master", master->options->log_level);
-    vb_logger_stop(&master->logger);
+    clean &= vb_logger_stop(&master->logger);
     close_listeners(master);
     if (master->config_fd >= 0)
         close(master->config_fd);
+    vb_control_close(&master->control);
     if (master->shm != NULL)
         vb_shm_unlink(master->shm);
-    vb_shm_close(&master->shm);
+    vb_findings_close(&master->findings);
+    if (clean)
+        vb_shm_close(&master->shm);
     free(master->children);
     return clean;
 }

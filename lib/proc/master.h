@@ -4,6 +4,7 @@
 
 #include <uv.h>
 
+#include "findings.h"
 #include "inherit.h"
 #include "logger.h"
 #include "vb/conf.h"
@@ -11,6 +12,7 @@
 #include "vb/proc.h"
 #include "vb/shm.h"
 
+struct vb_control;
 struct vb_master;
 
 enum vb_child_state {
@@ -43,7 +45,9 @@ struct vb_master {
     struct vb_shm *shm;
     struct vb_logger *logger;
     struct vb_health *health;
-    int *listen_fds; /* by worker, then by listener */
+    struct vb_findings *findings;
+    struct vb_control *control; /* NULL: there is no control socket */
+    int *listen_fds;            /* by worker, then by listener */
     unsigned n_workers;
     struct vb_child *children;
 
@@ -52,6 +56,7 @@ struct vb_master {
     uv_async_t first_round; /* the health thread has a first opinion on every backend */
     uv_timer_t start_timer; /* ... or takes too long for that */
     uv_timer_t grace_timer;
+    uv_timer_t tick; /* once a second */
     bool started, stopping, ever_served;
     unsigned terms; /* SIGTERM and the like so far */
     int status;     /* exit status */

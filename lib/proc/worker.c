@@ -29,7 +29,7 @@ struct worker {
     struct vb_proxy *proxy;
     uv_pipe_t control;
     uv_timer_t grace;
-    uv_timer_t figures; /* once a second: what is counted outside the request path */
+    uv_timer_t tick; /* once a second: what is done outside the request path */
     bool draining;
 };
 
@@ -44,7 +44,7 @@ static void close_handle(uv_handle_t *handle)
 static void close_handles(struct worker *worker)
 {
     close_handle((uv_handle_t *)&worker->control);
-    close_handle((uv_handle_t *)&worker->figures);
+    close_handle((uv_handle_t *)&worker->tick);
     close_handle((uv_handle_t *)&worker->grace);
 }
 
@@ -53,7 +53,7 @@ static void on_drained(void *arg)
 {
     struct worker *worker = arg;
     close_handle((uv_handle_t *)&worker->control);
-    close_handle((uv_handle_t *)&worker->figures);
+    close_handle((uv_handle_t *)&worker->tick);
     uv_unref((uv_handle_t *)&worker->grace);
 }
 
@@ -113,11 +113,12 @@ static void on_message(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-static void on_figures(uv_timer_t *timer)
+static void on_tick(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
     atomic_store_explicit(&vb_shm_worker(worker->shm, worker->slot)->log_dropped, vb_log_dropped(),
                           memory_order_relaxed);
+    vb_proxy_tick(worker->proxy);
 }
 
 /* The configuration as the master handed it over: it has been validated, and the master has printed its warnings. */
@@ -142,11 +143,11 @@ static int read_config(struct worker *worker, const char *file)
 static int open_handles(struct worker *worker)
 {
     uv_loop_t *uv = vb_loop_uv(worker->loop);
-    worker->control.data = worker->grace.data = worker->figures.data = worker;
+    worker->control.data = worker->grace.data = worker->tick.data = worker;
     uv_pipe_init(uv, &worker->control, 0);
     uv_timer_init(uv, &worker->grace);
-    uv_timer_init(uv, &worker->figures);
-    uv_timer_start(&worker->figures, on_figures, 1000, 1000);
+    uv_timer_init(uv, &worker->tick);
+    uv_timer_start(&worker->tick, on_tick, 1000, 1000);
     int r = uv_pipe_open(&worker->control, VB_FD_CONTROL);
     if (r == 0)
         r = uv_read_start((uv_stream_t *)&worker->control, on_alloc, on_message);

@@ -2,11 +2,12 @@
 #ifndef VB_PROXY_ERRORS_H
 #define VB_PROXY_ERRORS_H
 
-#include "vb/base.h"
+#include "vb/shm.h"
 
 enum vb_failure {
     VB_FAIL_NO_ROUTE,
     VB_FAIL_NO_BACKEND,
+    VB_FAIL_OVERLOAD,
     VB_FAIL_CONNECT,
     VB_FAIL_CONNECT_TIMEOUT,
     VB_FAIL_RESPONSE_TIMEOUT,
@@ -14,13 +15,17 @@ enum vb_failure {
     VB_FAIL_CLOSED,
     VB_FAIL_RESET,
     VB_FAIL_BAD_RESPONSE,
+    VB_FAIL_DOWN,   /* it was declared down, or ejected, before it answered */
+    VB_FAIL_STATUS, /* its response has a status that retry.on names */
+    VB_FAIL_TOTAL_TIMEOUT,
     VB_FAIL_INTERNAL,
 };
 
 struct vb_failure_info {
     unsigned status;
     bool timeout;
-    const char *to_client; /* names no backend: a client need not know our inside */
+    enum vb_backend_failure is; /* what it says about the backend; VB_BACKEND_NEVER_FAILED: nothing */
+    const char *to_client;      /* names no backend: a client need not know our inside */
     const char *to_log;
 };
 

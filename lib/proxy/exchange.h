@@ -45,7 +45,10 @@ void vb_exchange_upgraded(struct vb_exchange *exchange, const struct vb_head *he
 /* An interim response (1xx other than 101). */
 void vb_exchange_interim(struct vb_exchange *exchange, const struct vb_head *head);
 
-/* The response head; then parts of the body, the last with `complete` (a response without body has none). */
+/*
+ * The response head; then parts of the body, the last with `complete` (a response without body has none). A head
+ * that says that the backend failed may be answered with another try elsewhere: then the upstream is gone.
+ */
 void vb_exchange_response_head(struct vb_exchange *exchange, const struct vb_head *head);
 void vb_exchange_response_body(struct vb_exchange *exchange, const struct vb_body_part *part);
 
@@ -57,6 +60,9 @@ void vb_exchange_response_done(struct vb_exchange *exchange, bool keep_upstream)
 
 /* The backend takes bytes again. */
 void vb_exchange_upstream_drained(struct vb_exchange *exchange);
+
+/* The backend was declared down, or ejected, and nothing has come from it yet: another one may be asked instead. */
+void vb_exchange_upstream_doubted(struct vb_exchange *exchange);
 
 /* The backend failed us. `detail` says more for the log. May free the exchange. */
 void vb_exchange_upstream_failed(struct vb_exchange *exchange, enum vb_failure failure, const char *detail);

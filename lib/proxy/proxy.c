@@ -28,6 +28,13 @@ static int open_pools(struct vb_proxy *proxy)
         vb_timer_list_open(&pool->response, proxy->loop, pool->conf->timeouts.response_ms);
         vb_timer_list_open(&pool->idle, proxy->loop, pool->conf->timeouts.idle_ms);
         vb_timer_list_open(&pool->keepalive, proxy->loop, pool->conf->keepalive.timeout_ms);
+        vb_timer_list_open(&pool->total, proxy->loop, pool->conf->retry.total_ms);
+        pool->index = i;
+        pool->outlier = (struct vb_outlier_rules){
+            .consecutive = pool->conf->outlier.enabled ? pool->conf->outlier.consecutive : 0,
+            .eject_us = pool->conf->outlier.eject_ms * 1000,
+            .eject_max_us = pool->conf->outlier.eject_max_ms * 1000,
+        };
         int r = vb_lb_open(&pool->lb, proxy->shm, i, proxy->slot);
         if (r < 0)
             return r;
@@ -46,6 +53,7 @@ static void close_pools(struct vb_proxy *proxy)
         vb_timer_list_close(&pool->response);
         vb_timer_list_close(&pool->idle);
         vb_timer_list_close(&pool->keepalive);
+        vb_timer_list_close(&pool->total);
     }
 }
 
@@ -74,18 +82,21 @@ int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_s
     vb_timer_list_open(&proxy->excess, loop, EXCESS_MS);
     vb_timer_list_open(&proxy->tunnel, loop, conf->timeouts.tunnel_ms);
     vb_timer_list_open(&proxy->watch, loop, WATCH_MS);
+    vb_timer_list_open(&proxy->soon, loop, 1);
     proxy->to_client.size = conf->limits.header_bytes + SCRATCH_ROOM;
     proxy->to_client.scratch = malloc(proxy->to_client.size);
     proxy->pools = calloc(conf->n_pools, sizeof(*proxy->pools));
-    proxy->idle = calloc(backends, sizeof(*proxy->idle));
+    proxy->upstreams = calloc(backends, sizeof(*proxy->upstreams));
     proxy->listeners = calloc(conf->n_listeners, sizeof(*proxy->listeners));
     proxy->path = malloc(conf->limits.header_bytes);
     int r = -ENOMEM;
-    if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->idle == NULL || proxy->listeners == NULL ||
-        proxy->path == NULL)
+    if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->upstreams == NULL ||
+        proxy->listeners == NULL || proxy->path == NULL)
         goto fail;
-    for (unsigned i = 0; i < backends; i++)
-        TAILQ_INIT(&proxy->idle[i].list);
+    for (unsigned i = 0; i < backends; i++) {
+        TAILQ_INIT(&proxy->upstreams[i].idle);
+        TAILQ_INIT(&proxy->upstreams[i].waiting);
+    }
     r = open_pools(proxy);
     if (r < 0)
         goto fail;
@@ -106,6 +117,45 @@ struct vb_str vb_proxy_date(struct vb_proxy *proxy)
     }
     return vb_str(proxy->date);
 }
+
+/* ---- backends that are taken away -------------------------------------------------------------------------------- */
+
+/* Kept connections to one that is not wanted now are closed, so that it can stop; who waits for one that is ill hears
+ * of it. */
+static void see_doubts(struct vb_proxy *proxy)
+{
+    uint64_t now = vb_clock_us();
+    for (unsigned i = 0; i < vb_shm_capacity(proxy->shm).backends; i++) {
+        const struct vb_shm_backend *backend = vb_shm_backend(proxy->shm, i);
+        bool down = atomic_load(&backend->health) == VB_HEALTH_DOWN;
+        if (!atomic_load(&backend->used) || atomic_load(&backend->admin) != VB_ADMIN_READY || down)
+            vb_upstream_close_idle(proxy, i);
+        if (down || vb_shm_backend_ejected(backend, now))
+            vb_upstream_doubt(proxy, i);
+    }
+}
+
+static void on_doubts(struct vb_timer *timer)
+{
+    see_doubts(vb_container_of(timer, struct vb_proxy, doubts));
+}
+
+void vb_proxy_doubt_soon(struct vb_proxy *proxy)
+{
+    if (proxy->doubts.list == NULL)
+        vb_timer_start(&proxy->doubts, &proxy->soon, on_doubts);
+}
+
+void vb_proxy_tick(struct vb_proxy *proxy)
+{
+    bool changed = false;
+    for (unsigned i = 0; i < proxy->conf->n_pools; i++)
+        changed |= vb_lb_look(proxy->pools[i].lb, vb_clock_us());
+    if (changed)
+        see_doubts(proxy);
+}
+
+/* ---- listening and draining -------------------------------------------------------------------------------------- */
 
 static void on_accepted(void *owner, int fd, const struct sockaddr *peer)
 {
@@ -138,12 +188,18 @@ static void stop_listening(struct vb_proxy *proxy)
         vb_listener_close(&proxy->listeners[--proxy->n_listeners].listener);
 }
 
+static void close_idle(struct vb_proxy *proxy)
+{
+    for (unsigned i = 0; i < vb_shm_capacity(proxy->shm).backends; i++)
+        vb_upstream_close_idle(proxy, i);
+}
+
 void vb_proxy_drain(struct vb_proxy *proxy, void (*drained)(void *owner), void *owner)
 {
     struct vb_client *client, *next;
     proxy->draining = true;
     stop_listening(proxy);
-    vb_upstream_close_idle(proxy);
+    close_idle(proxy);
     for (client = TAILQ_FIRST(&proxy->clients); client != NULL; client = next) {
         next = vb_client_next(client);
         vb_client_drain(client);
@@ -168,8 +224,8 @@ void vb_proxy_close(struct vb_proxy **proxy_ptr)
         stop_listening(proxy);
     while ((client = TAILQ_FIRST(&proxy->clients)) != NULL)
         vb_client_cut(client);
-    if (proxy->idle != NULL)
-        vb_upstream_close_idle(proxy);
+    if (proxy->upstreams != NULL)
+        close_idle(proxy);
     vb_exchange_free_all(proxy);
     if (proxy->pools != NULL)
         close_pools(proxy);
@@ -180,10 +236,12 @@ void vb_proxy_close(struct vb_proxy **proxy_ptr)
     vb_timer_list_close(&proxy->excess);
     vb_timer_list_close(&proxy->tunnel);
     vb_timer_list_close(&proxy->watch);
+    vb_timer_stop(&proxy->doubts);
+    vb_timer_list_close(&proxy->soon);
     free(proxy->to_client.scratch);
     free(proxy->path);
     free(proxy->pools);
-    free(proxy->idle);
+    free(proxy->upstreams);
     free(proxy->listeners);
     free(proxy);
 }

@@ -4,6 +4,7 @@
 
 #include <sys/queue.h>
 
+#include "keepalive.h"
 #include "vb/conf.h"
 #include "vb/http.h"
 #include "vb/lb.h"
@@ -20,19 +21,23 @@ struct vb_exchange;
 
 struct vb_proxy_pool {
     const struct vb_conf_pool *conf;
+    unsigned index;
     struct vb_lb *lb;
-    /* time-outs towards backends */
-    struct vb_timer_list connect, response, idle, keepalive;
+    struct vb_outlier_rules outlier;
+    /* time-outs towards backends; `total` of all tries together, for requests that are tried again */
+    struct vb_timer_list connect, response, idle, keepalive, total;
 };
 
 TAILQ_HEAD(vb_upstream_list, vb_upstream);
 TAILQ_HEAD(vb_client_list, vb_client);
 SLIST_HEAD(vb_exchange_list, vb_exchange);
 
-/* This worker's connections to one backend that wait for a request: the latest used first, so that few stay warm. */
-struct vb_idle_upstreams {
-    struct vb_upstream_list list;
-    unsigned n;
+/* This worker's connections to one backend. */
+struct vb_backend_upstreams {
+    struct vb_upstream_list idle; /* wait for a request: the latest used first, so that few stay warm */
+    unsigned n_idle;
+    struct vb_upstream_list waiting; /* for the first byte of a response, or to be connected */
+    struct vb_idle_closes closes;
 };
 
 /*
@@ -62,7 +67,9 @@ struct vb_proxy {
     struct vb_shm_worker *stats;
 
     struct vb_proxy_pool *pools;
-    struct vb_idle_upstreams *idle; /* by backend slot */
+    struct vb_backend_upstreams *upstreams; /* by backend slot */
+    struct vb_timer_list soon;              /* the next turn of the loop: for what must not happen inside an event */
+    struct vb_timer doubts;                 /* backends have been taken away: see vb_exchange_upstream_doubted */
 
     struct vb_proxy_listener *listeners;
     unsigned n_listeners;
@@ -93,6 +100,9 @@ static inline struct vb_shm_traffic *vb_proxy_traffic(struct vb_proxy *proxy, un
 {
     return vb_shm_traffic(proxy->shm, proxy->slot, backend);
 }
+
+/* The set of backends has changed: see to those that wait for one that was taken away, but not inside this event. */
+void vb_proxy_doubt_soon(struct vb_proxy *proxy);
 
 /* The Date of a response that is made now. */
 struct vb_str vb_proxy_date(struct vb_proxy *proxy);

@@ -27,7 +27,10 @@ struct vb_upstream {
     bool more;   /* the read in hand filled the buffer: further bytes may lie behind it already */
     bool reused; /* kept from an earlier exchange */
     bool heard;  /* bytes have arrived for this exchange */
+    bool sent;   /* bytes of the request may have left */
+    bool lacks;  /* a part of the request found no memory */
     bool request_sent, in_body, peer_keeps, paused;
+    bool waits;    /* in the list of those that wait */
     bool in_event; /* on the stack: the memory must stay until the event returns */
     bool dead;     /* closed; freed at the end of the event */
     struct vb_proxy *proxy;
@@ -39,10 +42,11 @@ struct vb_upstream {
     struct vb_exchange *exchange; /* NULL: idle */
     struct vb_stream *stream;
     struct vb_timer timer;
+    uint64_t idle_ms;    /* loop time since when it is idle */
     size_t unsent;       /* bytes that it had not taken when the timer was last started */
     struct vb_buf input; /* part of a head that has not arrived whole */
     struct vb_body_reader reader;
-    TAILQ_ENTRY(vb_upstream) link; /* in the idle list */
+    TAILQ_ENTRY(vb_upstream) link; /* among those that are idle, or that wait */
 };
 
 static struct vb_upstream *upstream_of(void *owner)
@@ -56,13 +60,38 @@ static void destroy(struct vb_upstream *u)
     free(u);
 }
 
+static struct vb_backend_upstreams *siblings(const struct vb_upstream *u)
+{
+    return &u->proxy->upstreams[u->backend];
+}
+
+static void leave_idle(struct vb_upstream *u)
+{
+    TAILQ_REMOVE(&siblings(u)->idle, u, link);
+    siblings(u)->n_idle--;
+}
+
+static void wait_no_more(struct vb_upstream *u)
+{
+    if (u->waits)
+        TAILQ_REMOVE(&siblings(u)->waiting, u, link);
+    u->waits = false;
+}
+
+/* Connected, or given up. */
+static void connect_no_more(struct vb_upstream *u)
+{
+    if (u->state == CONNECTING)
+        vb_shm_exit(u->proxy->shm, u->proxy->slot, u->pool->index, VB_PLACE_PENDING);
+    u->state = BUSY;
+}
+
 static void close_upstream(struct vb_upstream *u)
 {
-    struct vb_idle_upstreams *idle = &u->proxy->idle[u->backend];
-    if (u->state == IDLE) {
-        TAILQ_REMOVE(&idle->list, u, link);
-        idle->n--;
-    }
+    if (u->state == IDLE)
+        leave_idle(u);
+    wait_no_more(u);
+    connect_no_more(u);
     vb_timer_stop(&u->timer);
     vb_stream_close(&u->stream);
     vb_buf_clear(&u->input);
@@ -101,6 +130,26 @@ static void on_idle_timeout(struct vb_timer *timer)
         fail(u, VB_FAIL_IDLE_TIMEOUT, NULL);
 }
 
+/* What was to be written found no memory: the backend will not answer what it never gets. */
+static void on_lack(struct vb_timer *timer)
+{
+    fail(vb_container_of(timer, struct vb_upstream, timer), VB_FAIL_INTERNAL, "out of memory");
+}
+
+static uint64_t idle_age_ms(const struct vb_upstream *u)
+{
+    return vb_loop_now_ms(u->proxy->loop) - u->idle_ms;
+}
+
+/* The backend has closed it while it was idle: that is its right, and tells how long it keeps them. */
+static void closed_while_idle(struct vb_upstream *u)
+{
+    struct vb_shm_backend *backend = vb_shm_backend(u->proxy->shm, u->backend);
+    if (u->incarnation == atomic_load(&backend->incarnation))
+        vb_keepalive_closed(backend, &siblings(u)->closes, idle_age_ms(u), vb_loop_now_ms(u->proxy->loop));
+    close_upstream(u);
+}
+
 static void on_keepalive_timeout(struct vb_timer *timer)
 {
     close_upstream(vb_container_of(timer, struct vb_upstream, timer));
@@ -111,7 +160,9 @@ static void arm(struct vb_upstream *u)
 {
     bool queued = vb_stream_queued(u->stream);
     u->unsent = queued ? vb_stream_unsent(u->stream) : 0;
-    if (u->state == CONNECTING)
+    if (u->lacks) /* at once, but not while its exchange is at work */
+        vb_timer_start_at(&u->timer, &u->pool->connect, vb_loop_now_ms(u->proxy->loop), on_lack);
+    else if (u->state == CONNECTING)
         vb_timer_start(&u->timer, &u->pool->connect, on_connect_timeout);
     else if (u->paused)
         vb_timer_stop(&u->timer); /* the client is slow, not the backend */
@@ -166,6 +217,7 @@ static int accept_head(struct vb_upstream *u, const struct vb_head *head, struct
     }
     u->in_body = true;
     u->peer_keeps = head->keep_alive && head->framing != VB_FRAMING_CLOSE;
+    vb_keepalive_heard(vb_shm_backend(u->proxy->shm, u->backend), head);
     vb_exchange_response_head(u->exchange, head);
     return u->dead ? -EPROTO : 0;
 }
@@ -261,6 +313,7 @@ static void on_data(void *owner, const char *bytes, size_t n)
     }
     vb_count_n(vb_proxy_traffic(u->proxy, u->backend), bytes_in, n);
     u->heard = true;
+    wait_no_more(u);
     u->more = n == VB_READ_MAX;
     u->in_event = true;
     take_input(u, bytes, n);
@@ -273,7 +326,7 @@ static void on_end(void *owner)
 {
     struct vb_upstream *u = upstream_of(owner);
     if (u->state == IDLE) {
-        close_upstream(u);
+        closed_while_idle(u);
     } else if (u->in_body && vb_body_eof(&u->reader) == 0) {
         struct vb_body_part *part = &u->proxy->part;
         *part = (struct vb_body_part){.complete = true};
@@ -289,9 +342,13 @@ static void on_failed(void *owner, int code)
     struct vb_upstream *u = upstream_of(owner);
     char detail[64];
     if (u->state == IDLE)
-        close_upstream(u);
+        closed_while_idle(u);
     else
-        fail(u, u->state == CONNECTING ? VB_FAIL_CONNECT : VB_FAIL_RESET, vb_describe(detail, sizeof(detail), code));
+        fail(u,
+             vb_is_lack(code)         ? VB_FAIL_INTERNAL
+             : u->state == CONNECTING ? VB_FAIL_CONNECT
+                                      : VB_FAIL_RESET,
+             vb_describe(detail, sizeof(detail), code));
 }
 
 /* ---- writing the request ----------------------------------------------------------------------------------------- */
@@ -299,7 +356,8 @@ static void on_failed(void *owner, int code)
 static void on_connected(void *owner)
 {
     struct vb_upstream *u = upstream_of(owner);
-    u->state = BUSY;
+    connect_no_more(u);
+    u->sent = vb_stream_queued(u->stream);
     arm(u);
 }
 
@@ -319,7 +377,11 @@ int vb_upstream_write(struct vb_upstream *u, const struct iovec *iov, unsigned n
         bytes += iov[i].iov_len;
     vb_count_n(vb_proxy_traffic(u->proxy, u->backend), bytes_out, bytes);
     int r = vb_stream_write(u->stream, iov, n);
-    if (r == 1)
+    /* A connection that the backend has broken already takes nothing. */
+    if (u->state != CONNECTING && r != -EPIPE && r != -ECONNRESET)
+        u->sent = true;
+    u->lacks = vb_is_lack(r);
+    if (r == 1 || u->lacks)
         arm(u);
     return r;
 }
@@ -354,18 +416,24 @@ static const struct vb_stream_events events = {
     .failed = on_failed,
 };
 
-static struct vb_upstream *take_idle(struct vb_proxy *proxy, unsigned backend)
+/* The one used last, unless the backend may be closing it just now; then so are all others, which are older. */
+static struct vb_upstream *take_idle(struct vb_proxy *proxy, unsigned backend, bool sure)
 {
-    struct vb_idle_upstreams *idle = &proxy->idle[backend];
-    uint32_t incarnation = atomic_load(&vb_shm_backend(proxy->shm, backend)->incarnation);
+    const struct vb_shm_backend *row = vb_shm_backend(proxy->shm, backend);
+    uint32_t incarnation = atomic_load(&row->incarnation);
     struct vb_upstream *u;
-    while ((u = TAILQ_FIRST(&idle->list)) != NULL) {
+    while ((u = TAILQ_FIRST(&proxy->upstreams[backend].idle)) != NULL) {
         if (u->incarnation != incarnation) { /* it leads to another backend or address by now */
             close_upstream(u);
             continue;
         }
-        TAILQ_REMOVE(&idle->list, u, link);
-        idle->n--;
+        if (idle_age_ms(u) >= vb_keepalive_limit_ms(row))
+            return NULL; /* left for the backend to close, which shows how long it keeps them */
+        if (sure && !vb_stream_is_silent(u->stream)) {
+            closed_while_idle(u);
+            continue;
+        }
+        leave_idle(u);
         u->state = BUSY;
         u->reused = true;
         return u;
@@ -379,29 +447,38 @@ static int connect_new(struct vb_upstream **ret_upstream, struct vb_proxy *proxy
     struct vb_health_record record;
     if (!vb_shm_read_health(proxy->shm, backend, &record) || record.address_len == 0)
         return -EHOSTUNREACH; /* its name has not been resolved */
+    if (!vb_shm_enter(proxy->shm, proxy->slot, pool->index, VB_PLACE_PENDING, pool->conf->circuit_breaker.max_pending))
+        return -EBUSY;
+    int r = -ENOMEM;
     struct vb_upstream *u = calloc(1, sizeof(*u));
     if (u == NULL)
-        return -ENOMEM;
+        goto fail;
     u->magic = UPSTREAM_MAGIC;
     u->state = CONNECTING;
     u->proxy = proxy;
     u->pool = pool;
     u->backend = backend;
     u->incarnation = atomic_load(&vb_shm_backend(proxy->shm, backend)->incarnation);
-    int r = vb_stream_connect(&u->stream, proxy->loop, (struct sockaddr *)&record.address, &events, u);
-    if (r < 0) {
-        destroy(u);
-        return r;
-    }
+    r = vb_stream_connect(&u->stream, proxy->loop, (struct sockaddr *)&record.address, &events, u);
+    if (r < 0)
+        goto fail;
     *ret_upstream = u;
     return 0;
+
+fail:
+    if (u != NULL)
+        destroy(u);
+    vb_shm_exit(proxy->shm, proxy->slot, pool->index, VB_PLACE_PENDING);
+    return r;
 }
 
 int vb_upstream_get(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, struct vb_proxy_pool *pool,
-                    unsigned backend, struct vb_exchange *exchange, bool fresh)
+                    unsigned backend, struct vb_exchange *exchange, enum vb_upstream_choice choice)
 {
     struct vb_shm_traffic *traffic = vb_proxy_traffic(proxy, backend);
-    struct vb_upstream *u = fresh ? NULL : take_idle(proxy, backend);
+    struct vb_upstream *u = NULL;
+    if (choice != VB_UPSTREAM_FRESH)
+        u = take_idle(proxy, backend, choice == VB_UPSTREAM_SURE);
     if (u != NULL) {
         vb_count(traffic, reuses);
     } else {
@@ -412,7 +489,9 @@ int vb_upstream_get(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, s
     }
     u->exchange = exchange;
     u->interims = 0;
-    u->heard = u->request_sent = u->in_body = u->paused = u->peer_keeps = false;
+    u->heard = u->sent = u->request_sent = u->in_body = u->paused = u->peer_keeps = false;
+    u->waits = true;
+    TAILQ_INSERT_TAIL(&siblings(u)->waiting, u, link);
     arm(u);
     *ret_upstream = u;
     return 0;
@@ -423,23 +502,48 @@ bool vb_upstream_may_be_stale(const struct vb_upstream *u)
     return u->reused && !u->heard;
 }
 
+bool vb_upstream_has_sent(const struct vb_upstream *u)
+{
+    return u->sent;
+}
+
+void vb_upstream_doubt(struct vb_proxy *proxy, unsigned backend)
+{
+    struct vb_upstream_list *waiting = &proxy->upstreams[backend].waiting;
+    struct vb_upstream *u;
+    unsigned n = 0;
+    TAILQ_FOREACH (u, waiting, link)
+        n++;
+    for (; n > 0 && (u = TAILQ_FIRST(waiting)) != NULL; n--) { /* each goes to the end first: it may be closed */
+        TAILQ_REMOVE(waiting, u, link);
+        TAILQ_INSERT_TAIL(waiting, u, link);
+        vb_exchange_upstream_doubted(u->exchange);
+    }
+}
+
 void vb_upstream_release(struct vb_upstream **upstream, bool keep)
 {
     struct vb_upstream *u = *upstream;
     if (u == NULL)
         return;
     *upstream = NULL;
-    struct vb_idle_upstreams *idle = &u->proxy->idle[u->backend];
-    if (!keep || u->proxy->draining || idle->n >= u->pool->conf->keepalive.idle) {
+    unsigned most = u->pool->conf->keepalive.idle;
+    const struct vb_shm_backend *backend = vb_shm_backend(u->proxy->shm, u->backend);
+    bool serves = atomic_load(&backend->used) && atomic_load(&backend->admin) == VB_ADMIN_READY;
+    if (!keep || !serves || u->proxy->draining || most == 0) {
         close_upstream(u);
         return;
     }
+    if (siblings(u)->n_idle >= most) /* the one that has waited longest is the first that the backend will close */
+        close_upstream(TAILQ_LAST(&siblings(u)->idle, vb_upstream_list));
     vb_buf_clear(&u->input); /* used up, though its reader may still be on the stack */
+    wait_no_more(u);
     u->exchange = NULL;
     u->turn++;
     u->state = IDLE;
-    TAILQ_INSERT_HEAD(&idle->list, u, link);
-    idle->n++;
+    u->idle_ms = vb_loop_now_ms(u->proxy->loop);
+    TAILQ_INSERT_HEAD(&siblings(u)->idle, u, link);
+    siblings(u)->n_idle++;
     vb_timer_start(&u->timer, &u->pool->keepalive, on_keepalive_timeout);
     vb_stream_resume(u->stream); /* it may have been paused for the client that has just been served */
 }
@@ -454,11 +558,9 @@ struct vb_stream *vb_upstream_detach(struct vb_upstream **upstream)
     return stream;
 }
 
-void vb_upstream_close_idle(struct vb_proxy *proxy)
+void vb_upstream_close_idle(struct vb_proxy *proxy, unsigned backend)
 {
-    for (unsigned i = 0; i < vb_shm_capacity(proxy->shm).backends; i++) {
-        struct vb_upstream *u;
-        while ((u = TAILQ_FIRST(&proxy->idle[i].list)) != NULL)
-            close_upstream(u);
-    }
+    struct vb_upstream *u;
+    while ((u = TAILQ_FIRST(&proxy->upstreams[backend].idle)) != NULL)
+        close_upstream(u);
 }

@@ -37,7 +37,8 @@ FROZEN(vb_shm_header, control_path, 520);
 FROZEN(vb_shm_header, start_wall_us, 632);
 FROZEN(vb_shm_header, master_pid, 640);
 FROZEN(vb_shm_header, workers_wanted, 652);
-_Static_assert(sizeof(struct vb_shm_header) == 656, "header has grown");
+FROZEN(vb_shm_header, log_lost, 656);
+_Static_assert(sizeof(struct vb_shm_header) == 664, "header has grown");
 
 FROZEN(vb_shm_pool, name, 4);
 FROZEN(vb_shm_pool, epoch, 128);

@@ -43,6 +43,7 @@ int vb_shm_add_pool(struct vb_shm *shm, const struct vb_pool_spec *spec)
     vb_copy(pool->name, sizeof(pool->name), spec->name);
     vb_copy(pool->balance, sizeof(pool->balance), spec->balance);
     atomic_store_explicit(&pool->panic, spec->panic, memory_order_relaxed);
+    atomic_store_explicit(&pool->max_ejected, spec->max_ejected, memory_order_relaxed);
     atomic_store_explicit(&pool->used, 1, memory_order_release);
     return slot;
 }
@@ -58,30 +59,34 @@ static bool is_configured(const struct vb_shm_backend *backend)
     return atomic_load_explicit(&backend->configured_weight, memory_order_relaxed) != 0;
 }
 
-/* Its own slot where the file names it, else a free one; -EEXIST: it is there. */
+/*
+ * Its own slot where the file names it, else a free one; -EEXIST: it is there. Its own is its own with requests in
+ * flight too: in another it would be there twice when it is removed and comes back once more.
+ */
 static int find_slot(const struct vb_shm *shm, unsigned pool, const char *name)
 {
-    int slot = -ENOSPC;
+    int own = -ENOENT, other = -ENOSPC;
     for (unsigned i = 0; i < shm->cap.backends; i++) {
-        struct vb_shm_backend *backend = vb_shm_backend(shm, i);
-        bool used = is_used(&backend->used);
-        if (used && is_named(backend, pool, name))
-            return -EEXIST;
-        if (used || (shm_backend_has_rows(shm, i) && vb_shm_sum_in_flight(shm, i) > 0))
-            continue;
-        if (is_configured(backend) && is_named(backend, pool, name))
-            return (int)i;
-        if (slot < 0 && !is_configured(backend))
-            slot = (int)i;
+        const struct vb_shm_backend *backend = vb_shm_backend(shm, i);
+        bool named = is_named(backend, pool, name);
+        if (is_used(&backend->used)) {
+            if (named)
+                return -EEXIST;
+        } else if (is_configured(backend)) {
+            own = named ? (int)i : own;
+        } else if (other < 0 && vb_shm_sum_in_flight(shm, i) == 0) {
+            other = (int)i;
+        }
     }
-    return slot;
+    return own >= 0 ? own : other;
 }
 
 /* The figures of the slot's last backend. Nobody writes them: no request is in flight there. */
-static void clear_traffic(struct vb_shm *shm, unsigned backend)
+static void clear_figures(struct vb_shm *shm, unsigned backend)
 {
     for (unsigned slot = 0; slot < shm->cap.workers; slot++)
         memset(vb_shm_traffic(shm, slot, backend), 0, sizeof(struct vb_shm_traffic));
+    atomic_store_explicit(&vb_shm_backend(shm, backend)->ejections, 0, memory_order_relaxed);
 }
 
 static void clear_findings(struct vb_shm_backend *backend)
@@ -91,7 +96,6 @@ static void clear_findings(struct vb_shm_backend *backend)
     for (unsigned i = 0; i < VB_ARRAY_SIZE(words); i++)
         atomic_store_explicit(words[i], 0, memory_order_relaxed);
     atomic_store_explicit(&backend->ejected_until_us, 0, memory_order_relaxed);
-    atomic_store_explicit(&backend->ejections, 0, memory_order_relaxed);
 }
 
 int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec)
@@ -103,10 +107,12 @@ int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backen
         return slot;
     struct vb_shm_backend *backend = vb_shm_backend(shm, (unsigned)slot);
     uint64_t rows = shm->cap.workers * sizeof(struct vb_shm_traffic);
-    if (shm_backend_has_rows(shm, (unsigned)slot))
-        clear_traffic(shm, (unsigned)slot);
-    else if (shm_reserve(shm->lock_fd, shm->at.traffic_at + (unsigned)slot * rows, rows) < 0)
-        return -ENOMEM;
+    if (!shm_backend_has_rows(shm, (unsigned)slot)) {
+        if (shm_reserve(shm->lock_fd, shm->at.traffic_at + (unsigned)slot * rows, rows) < 0)
+            return -ENOMEM;
+    } else if (!is_configured(backend)) { /* else it is the slot's own that comes back: its figures go on */
+        clear_figures(shm, (unsigned)slot);
+    }
     clear_findings(backend);
     atomic_fetch_add_explicit(&backend->incarnation, 1, memory_order_relaxed);
     atomic_store_explicit(&backend->pool, pool, memory_order_relaxed);

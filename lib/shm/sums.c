@@ -12,12 +12,13 @@ void vb_shm_add_workers(const struct vb_shm *shm, struct vb_worker_sum *sum)
     }
 }
 
+/* In the order of members.c, for whoever has taken the backend away. */
 uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend)
 {
     uint64_t sum = 0;
     assert(backend < shm->cap.backends);
     for (unsigned i = 0; i < shm->cap.workers; i++)
-        sum += atomic_load_explicit(&vb_shm_in_flight(shm, i)[backend], memory_order_relaxed);
+        sum += atomic_load(&vb_shm_in_flight(shm, i)[backend]);
     return sum;
 }
 

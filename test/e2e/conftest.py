@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from faults import Recorder, Town  # noqa: E402
 from harness import Backend, Balancer, Demo  # noqa: E402
 
 
@@ -47,17 +48,26 @@ def demos(lifetimes):
 
 @pytest.fixture
 def balancer(lifetimes, tmp_path):
-    """balancer(backends, workers=1, pool={...}, config={...}) -> harness.Balancer with the one pool `web`
+    """balancer(backends, workers=1, pool={...}, config={...}) -> harness.Balancer with the pool `web`, and more_pools
 
     `backends` is one or a list of: Backend, Demo, "host:port", {"address": ..., "weight": ...}. Health checks are off
     unless `pool` has some.
     """
-    def make(backends, *, pool=None, **options):
+    def make(backends, *, pool=None, more_pools=None, **options):
         backends = backends if isinstance(backends, list) else [backends]
-        pools = {"web": {"backends": backends, "health": "off", **(pool or {})}}
+        pools = {"web": {"backends": backends, "health": "off", **(pool or {})}, **(more_pools or {})}
         lb = lifetimes.enter_context(Balancer(tmp_path, pools, **options))
         for there in backends:
             if hasattr(there, "released"):  # before the balancer is stopped: what they still hold would delay that
                 lifetimes.callback(there.released.set)
         return lb
+    return make
+
+
+@pytest.fixture
+def town(lifetimes, balancer, tmp_path):
+    """town(n=3, how={...}, the options of `balancer`) -> faults.Town: n recorders and a balancer in front of them"""
+    def make(n=3, *, how=None, backends=lambda recorders: recorders, **options):
+        recorders = [lifetimes.enter_context(Recorder(tmp_path, **(how or {}))) for _ in range(n)]
+        return Town(balancer(backends(recorders), **options), recorders)
     return make

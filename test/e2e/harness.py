@@ -19,6 +19,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,7 +168,8 @@ class Balancer:
     """
 
     def __init__(self, folder, pools, *, workers=1, config=None, name=None, port=None, wrapper=(), args=(), env=None,
-                 stderr=None):
+                 stderr=None, program="vibebalancer"):
+        self.program = BUILD / program
         self.name = name or unique_name()
         self.port = port or free_port()
         self.workers = workers
@@ -177,13 +179,14 @@ class Balancer:
         settings = {"listen": f"127.0.0.1:{self.port}", "pools": pools, **(config or {})}
         self.file.write_text(to_yaml(settings) + "\n")
         self.segment = Path(f"/dev/shm/vibebalancer-{self.name}")
+        self.control = Path(f"{self.segment}.sock")
         self.unclean = False  # set by a test after which there is no clean end to be judged
         self._asked = False
         self._seen_workers = set()
         self._stderr = self.folder / "stderr"
         with open(self._stderr, "wb") as log, open(self.folder / "stdout", "wb") as stdout:
             self.process = subprocess.Popen(
-                [*wrapper, BUILD / "vibebalancer", "-c", self.file, "--name", self.name, "--workers", str(workers),
+                [*wrapper, self.program, "-c", self.file, "--name", self.name, "--workers", str(workers),
                  *args],
                 stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr or log, env=self._environment(env or {}))
         self.pid = self.process.pid
@@ -234,11 +237,12 @@ class Balancer:
         for pid in workers:
             try:
                 if self.name in Path(f"/proc/{pid}/cmdline").read_text() or os.readlink(f"/proc/{pid}/exe") == str(
-                        BUILD / "vibebalancer"):
+                        self.program):
                     os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
         self.segment.unlink(missing_ok=True)
+        self.control.unlink(missing_ok=True)
 
     def ask_to_stop(self, how=signal.SIGTERM):
         self._asked = True
@@ -253,6 +257,7 @@ class Balancer:
         assert self.reports() == ""
         assert [pid for pid in self._seen_workers if is_running(pid)] == [], "workers outlive their master"
         assert not self.segment.exists(), "the segment file is left behind"
+        assert not self.control.exists(), "the control socket is left behind"
 
     def wait(self, timeout=TIMEOUT):
         try:
@@ -675,7 +680,7 @@ class Request:
         self.line, *rest = head.decode("latin-1").split("\r\n")[:-2]
         self.method, self.target, self.version = self.line.split(" ")
         self.headers = [(name, value.strip(" \t")) for name, _, value in (line.partition(":") for line in rest)]
-        self.body = b""
+        self.body = self.trailers = b""
 
     fields = Response.fields
     field = Response.field
@@ -732,8 +737,8 @@ class Connection:
                     break
                 request.body += self._take(size)
                 self._line()
-            while self._line() != b"\r\n":  # trailers
-                pass
+            while (line := self._line()) != b"\r\n":
+                request.trailers += line
             return
         request.body = self._take(int(request.field("Content-Length") or 0))
 
@@ -890,6 +895,36 @@ class Backend:
 def hang(connection, request):
     connection.hang()
     connection.close()
+
+
+class Turns:
+    """An answer for several backends: each request gets the next one, whichever of them it comes to; the last stays."""
+
+    def __init__(self, *answers):
+        self._left = list(answers)
+        self._lock = threading.Lock()
+
+    def __call__(self, connection, request):
+        with self._lock:
+            answer = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        if callable(answer):
+            answer(connection, request)
+        else:
+            connection.send(answer)
+
+
+@contextmanager
+def deaf_address():
+    """Of a socket whose queue is full: handshakes are dropped, as by a host that is gone."""
+    with ExitStack() as stack:
+        deaf = stack.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", free_port()))
+        deaf.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        yield "%s:%d" % deaf.getsockname()
 
 
 def close(connection, request):

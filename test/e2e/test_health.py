@@ -1,4 +1,7 @@
 """Active checks: down after `fall`, up after `rise`, said once, and requests go where it is well (design.md 5)."""
+import os
+import re
+import subprocess
 import time
 from collections import Counter
 
@@ -100,20 +103,43 @@ def test_what_is_expected_can_be_set(balancer, backend, expect):
     lb.wait_health(bad, "down")
 
 
-@pytest.mark.parametrize("answer, word", [(hang, "time"), (b"nonsense\r\n\r\n", ""), (lambda c, r: c.reset(), "reset"),
-                                          (lambda c, r: c.close(), "closed"), (reply()[:20], "time")],
-                         ids=["hangs", "garbage", "reset", "closed", "half a head"])
-def test_a_check_that_gets_no_answer_fails(balancer, backend, answer, word):
+@pytest.mark.parametrize("answer, reason", [
+    (hang, "timeout after 150ms"),
+    (reply()[:20], "timeout after 150ms"),
+    (b"nonsense\r\n\r\n", "no valid response: it does not begin with HTTP/1."),
+    (b"HTTP/1.1 OK\r\n\r\n", "no valid response: the first line is not a status line"),
+    (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20000, "no valid response: the response head is too large"),
+    (lambda c, r: c.reset(), "connection reset by peer"),
+    (lambda c, r: c.close(), "closed the connection without an answer"),
+    (reply(status="500 Oh"), "status 500, expected 200-399")],
+    ids=["hangs", "half a head", "garbage", "no status", "endless", "reset", "closed", "500"])
+def test_a_check_that_gets_no_good_answer_says_why(balancer, backend, answer, reason):
     there = backend(answer)
-    lb = balancer(there, pool=checked({**HTTP, "timeout": "150ms"}))
-    assert word in lb.wait_health(there, "down")["last_failure"]
+    lb = balancer(there, pool=checked({**HTTP, "timeout": "150ms"} if "timeout" in reason else HTTP))
+    assert lb.wait_health(there, "down")["last_failure"] == reason
+    assert len(lb.wait_log(f"is DOWN: {re.escape(reason)};")) == 1
+
+
+def test_a_timeout_of_whole_seconds_is_said_in_seconds(balancer, backend):
+    lb = balancer(there := backend(hang), pool=checked(HTTP))
+    assert lb.wait_health(there, "down")["last_failure"] == "timeout after 1s"
+
+
+def test_several_expected_statuses_are_all_said(balancer, backend):
+    lb = balancer(there := backend(health_script(503)), pool=checked({**HTTP, "expect": ["200-299", 404]}))
+    assert lb.wait_health(there, "down")["last_failure"] == "status 503, expected 200-299, 404"
+
+
+def test_an_interim_response_is_not_the_answer(balancer, backend):
+    lb = balancer(there := backend(b"HTTP/1.1 103 Early Hints\r\n\r\n" + reply(status="503 No")), pool=checked(HTTP))
+    assert lb.wait_health(there, "down")["last_failure"] == "status 503, expected 200-399"
 
 
 def test_the_check_is_a_proper_request(balancer, backend):
     there = backend(health_script(200))
-    balancer(there, pool=checked({**HTTP, "path": "/health"}))
+    balancer(there, pool=checked({**HTTP, "path": "/health?deep=1"}))
     request = there.wait_requests(1)[0]
-    assert request.line == "GET /health HTTP/1.1" and request.field("Host") == there.address
+    assert request.line == "GET /health?deep=1 HTTP/1.1" and request.field("Host") == there.address
 
 
 def test_the_check_can_have_another_host_and_port(balancer, backend):
@@ -130,6 +156,54 @@ def test_checks_are_made_once_not_by_each_worker(balancer, backend):
     before, began = len(checks(there)), time.monotonic()
     eventually(lambda: len(checks(there)) >= before + 4, "4 more checks")
     assert time.monotonic() - began > 1.0, "4 checks at 500 ms take some 2 s"
+
+
+def gaps_of(backend_times, n):
+    eventually(lambda: len(backend_times) > n, f"{n + 1} checks")
+    return [after - before for before, after in zip(backend_times, backend_times[1:n + 1])]
+
+
+def timed(answer, times):
+    def do(connection, request):
+        times.append(time.monotonic())
+        answer(connection, request)
+    return do
+
+
+def test_the_interval_has_a_jitter_of_a_tenth(balancer, backend):
+    balancer(backend(timed(health_script(200), times := [])),
+             pool=checked({**HTTP, "interval": "300ms", "fast_interval": "10ms"}))
+    gaps = gaps_of(times, 10)
+    assert min(gaps) > 0.26  # 270 ms, and what the way of two checks may differ
+    assert sorted(gaps)[5] < 0.45
+    assert max(gaps) - min(gaps) > 0.005
+
+
+def test_in_doubt_checks_come_faster(balancer, backend):
+    """Up for one interval; then four more failures until it is down; down for one interval; one more until it is up."""
+    script = health_script(200, 500, 500, 500, 500, 500, 200, 200)
+    lb = balancer(there := backend(timed(script, times := [])),
+                  pool=checked({**HTTP, "interval": "1s", "fast_interval": "50ms", "rise": 2, "fall": 5}))
+    gaps = gaps_of(times, 8)
+    assert min(gaps[0], gaps[5], gaps[7]) > 0.85
+    assert max(min(gaps[1:5]), gaps[6]) < 0.85 and sum(gaps[1:5]) < 2
+    lb.wait_health(there, "up")
+
+
+def test_the_first_check_is_made_at_once(balancer, backend):
+    lb = balancer([there := backend(), gone := f"127.0.0.1:{free_port()}"],
+                  pool=checked({**FAST, "interval": "1h", "fast_interval": "1h"}))
+    lb.wait_health(there, "up")
+    assert lb.wait_health(gone, "down")["last_failure"] == "connection refused"
+    assert [row["checks"] for row in lb.vbctl("backends")["backends"]] == [1, 1]
+
+
+def test_without_checks_nothing_is_asked(balancer, backend):
+    off, on = backend(), backend()
+    lb = balancer(off, config={"pools": {"off": {"backends": [off], "health": "off"},
+                                         "on": {"backends": [on], "health": FAST}}})
+    eventually(lambda: lb.backend(on)["checks"] >= 10, "10 checks of the other pool")
+    assert lb.backend(off)["health"] == "unchecked" and off.connections == []
 
 
 def test_tcp_checks(balancer, backend):
@@ -226,6 +300,75 @@ def test_a_host_that_does_not_resolve_is_down_and_no_reason_not_to_start(balance
     lb.wait_health(lost, "down")
     assert {get(lb.port).text for _ in range(10)} == {"served"}
     assert lb.wait_log(r"warn.*no-such-host\.invalid")
+
+
+class Hosts:
+    """An /etc/hosts of its own for a balancer, whose resolver asks nothing else."""
+
+    def __init__(self, folder):
+        self.file, switch = folder / "hosts", folder / "nsswitch.conf"
+        switch.write_text("hosts: files\n")
+        self.set({})
+        mount = 'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"'
+        self.wrapper = ["unshare", "-m", "sh", "-c", mount, "sh", self.file, switch]
+
+    def set(self, names):
+        self.file.write_text("".join(f"{address} {name}\n" for name, address in names.items()))
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    hosts = Hosts(tmp_path)
+    if os.getuid() != 0 or subprocess.run([*hosts.wrapper, "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespace can be made here")
+    return hosts
+
+
+@pytest.mark.parametrize("health, state", [(FAST, "up"), ("off", "unchecked")], ids=["checked", "unchecked"])
+def test_a_name_that_resolves_later(balancer, backend, hosts, health, state):
+    there = backend(reply("served"))
+    late = f"late.example:{there.port}"
+    lb = balancer(late, pool=checked(health), wrapper=hosts.wrapper)
+    row = lb.wait_health(late, "down")
+    assert row["last_failure"] == "the name does not resolve: unknown node or service"
+    assert get(lb.port).status == 503
+    hosts.set({"late.example": "127.0.0.1"})
+    lb.wait_health(late, state)
+    assert get(lb.port).text == "served"
+
+
+def test_a_name_that_resolves_no_more_keeps_its_last_address(balancer, backend, hosts):
+    """A resolver that is down must not take a backend away."""
+    there = backend(lambda c, r: c.send(reply("served", status="500 No" if r.target == "/health" else "200 OK")))
+    hosts.set({"lost.example": "127.0.0.1"})
+    lost = f"lost.example:{there.port}"
+    # In doubt for long, so that the name is looked up with each check.
+    lb = balancer(lost, pool=checked({**HTTP, "fall": 1000, "expect": 500}), wrapper=hosts.wrapper)
+    lb.wait_health(lost, "up")
+    there.answer = lambda c, r: c.send(reply("still served"))
+    eventually(lambda: lb.backend(lost)["check_failures"] > 0, "it is in doubt")
+    hosts.set({})
+    wanted = len(checks(there)) + 10
+    eventually(lambda: len(checks(there)) >= wanted, "10 more checks at the last address")
+    row = lb.backend(lost)
+    assert row["health"] == "up" and row["last_failure"] == "status 200, expected 500"
+    assert row["resolved_address"] == there.address
+    assert get(lb.port).text == "still served"
+
+
+def test_a_name_that_moves_is_followed(balancer, backend, hosts):
+    before = backend(reply("before"))
+    after = backend(reply("after"), host="127.0.0.2", port=before.port)
+    hosts.set({"moves.example": "127.0.0.1"})
+    name = f"moves.example:{before.port}"
+    lb = balancer(name, pool=checked(FAST), wrapper=hosts.wrapper)
+    lb.wait_health(name, "up")
+    assert get(lb.port).text == "before"
+    hosts.set({"moves.example": "127.0.0.2"})
+    before.stop()
+    eventually(lambda: lb.backend(name)["resolved_address"] == after.address, "the new address")
+    lb.wait_health(name, "up")
+    assert get(lb.port).text == "after"
 
 
 def test_health_does_not_flap_under_load(balancer, demos):

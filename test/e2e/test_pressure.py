@@ -30,7 +30,8 @@ def test_too_few_descriptors(balancer, backend):
 def test_nobody_reads_the_log(balancer, backend):
     """A full pipe behind standard error (a stopped terminal, a hanging logger) must not stop a worker."""
     reading, writing = os.pipe()
-    lb = balancer([backend(), f"127.0.0.1:{free_port()}"], workers=2, stderr=writing)
+    lb = balancer([backend(), f"127.0.0.1:{free_port()}"], workers=2, stderr=writing,
+                  pool={"retry": "off", "outlier": "off"})
     os.close(writing)
 
     def log_a_lot():

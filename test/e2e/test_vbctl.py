@@ -1,4 +1,5 @@
-"""vbctl: reads the segment only, prints tables for people and one JSON document for programs (design.md 4)."""
+"""vbctl: what it shows of the segment, as tables for people and as one JSON document for programs (design.md 4). What
+it changes is in test_control.py."""
 import json
 import os
 import random
@@ -11,6 +12,8 @@ import pytest
 from harness import BUILD, Client, at_once, eventually, get, hang, reply, reset, run, unique_name
 
 COMMANDS = ["status", "stats", "backends", "workers"]
+CHANGES = [["drain", "web/b"], ["drain", "web/b", "--wait"], ["ready", "web/b"], ["maint", "web/b"],
+           ["weight", "web/b", "2"], ["add", "web", "127.0.0.1:1"], ["remove", "web/b", "--wait"]]
 
 
 def vbctl(lb, *args):
@@ -57,7 +60,11 @@ def test_the_published_keys_are_there(balancer, backend):
     assert {"pool", "name", "address", "state", "health", "weight", "in_flight", "requests", "errors", "retries",
             "p50_ms", "p99_ms"} <= rows[0].keys()
     assert all({"index", "pid", "connections", "requests"} <= row.keys() for row in workers)
-    assert isinstance(lb.vbctl("stats")["pools"], list)
+    assert {"configured", "configured_weight", "last_checks", "ejected", "ejected_for_s", "ejections",
+            "failures_in_a_row", "last_request_failure", "announced_idle_ms", "learned_idle_ms"} <= rows[0].keys()
+    assert status["changes"] == [] and "changes" not in vbctl(lb, "status").stdout
+    pool, = lb.vbctl("stats")["pools"]
+    assert {"backends_ejected", "requests_now", "pending_now"} <= pool.keys()
 
 
 def test_backends_of_one_pool(balancer, backend):
@@ -67,9 +74,57 @@ def test_backends_of_one_pool(balancer, backend):
     assert result.returncode == 1 and len(result.stderr.splitlines()) == 1 and "nonsense" in result.stderr
 
 
+def test_the_last_checks_are_shown(balancer, backend):
+    """Oldest first in the document, newest on the right in the table, where '.' is one that passed."""
+    statuses = [200, 200, 500, 200, 500, 500]
+    there = backend([reply(status=f"{code} X") for code in statuses] + [hang])
+    lb = balancer(there, pool={"health": {"path": "/health", "interval": "50ms", "fast_interval": "50ms",
+                                          "timeout": "60s", "rise": 1, "fall": 9}})
+    there.wait_requests(7)
+    row = lb.backend(there)
+    assert row["last_checks"] == [code == 200 for code in statuses]
+    assert (row["checks"], row["check_failures"]) == (6, 3)
+    line, = [line for line in vbctl(lb, "backends").stdout.splitlines() if there.address in line]
+    assert re.search(r" \.\.x\.xx  up$", line), line
+
+
+def test_columns_that_say_nothing_are_hidden(balancer, backend):
+    lb = balancer(backend())
+    title = vbctl(lb, "backends").stdout.splitlines()[0]
+    assert [word for word in ("ADDRESS", "RETRIES", "KEEP", "CHECKS") if word in title] == []
+
+
+def test_an_ejected_backend_is_not_up(balancer, backend):
+    ok, bad = backend(), backend(reset)
+    lb = balancer([ok, bad], pool={"outlier": {"consecutive": 2, "eject": "60s", "max_ejected": "50%"},
+                                   "retry": {"attempts": 1, "budget": "100%"}})
+    eventually(lambda: get(lb.port).status == 200 and lb.backend(bad)["ejected"], "the bad one is ejected")
+    row = lb.backend(bad)
+    assert row["health"] == "unchecked" and 0 < row["ejected_for_s"] <= 60 and row["ejections"] == 1
+    assert row["last_request_failure"] is not None
+    line, = [line for line in vbctl(lb, "backends").stdout.splitlines() if bad.address in line]
+    assert re.search(rf"ejected, (\d+s|1m 0s) left: {row['last_request_failure']}$", line), line
+    counts = lb.vbctl("status")["backends"]
+    assert (counts["total"], counts["up"], counts["ejected"], counts["down"]) == (2, 1, 1, 0)
+    assert "2: 1 up, 0 down, 1 ejected" in vbctl(lb, "status").stdout
+    assert lb.vbctl("stats")["pools"][0]["backends_ejected"] == 1
+    good = lb.backend(ok)
+    assert (good["ejected"], good["ejected_for_s"], good["ejections"], good["last_request_failure"]) == (
+        False, None, 0, None)
+
+
+def test_what_a_backend_says_of_its_idle_connections_is_shown(balancer, backend):
+    there = backend(reply(headers=[("Keep-Alive", "timeout=5")]))
+    lb = balancer(there)
+    get(lb.port)
+    assert lb.backend(there)["announced_idle_ms"] == 5000
+    line, = [line for line in vbctl(lb, "backends").stdout.splitlines() if there.address in line]
+    assert "  5s said  " in line, line
+
+
 def test_figures_agree_with_what_was_sent(balancer, backend, workers):
     ok, bad = backend(), backend(reset)
-    lb = balancer([ok, bad], workers=workers)
+    lb = balancer([ok, bad], workers=workers, pool={"outlier": "off", "retry": "off"})
     for _ in range(20):
         get(lb.port)
     lb.wait_idle()
@@ -146,6 +201,13 @@ def test_one_sentence_when_nothing_runs(command):
     assert "/nowhere/x" in one_sentence(run("vbctl", "--segment", "/nowhere/x", command))
 
 
+@pytest.mark.parametrize("words", CHANGES, ids=" ".join)
+def test_one_sentence_when_there_is_nothing_to_change(words):
+    name = unique_name()
+    assert name in one_sentence(run("vbctl", "--name", name, *words))
+    assert name in one_sentence(run("vbctl", "--name", name, *words, "--json"))
+
+
 def test_one_sentence_after_a_stop(balancer, backend):
     lb = balancer(backend())
     lb.stop()
@@ -195,14 +257,28 @@ def test_a_garbage_segment_is_survived(balancer, backend, tmp_path):
                 assert result.stdout.isascii() or result.stdout.encode(errors="surrogateescape").decode()
                 if result.returncode == 0 and json_too:
                     json.loads(result.stdout)
+        for words in CHANGES:  # nobody runs there
+            result = run("vbctl", "--segment", file, *words)
+            assert result.returncode == 1 and len(result.stderr.splitlines()) == 1, (words, result)
     for kind in (tmp_path, "/dev/null"):
         one_sentence(run("vbctl", "--segment", kind, "status"))
 
 
 def test_a_wrong_command_line_is_refused():
-    for args in ([], ["nonsense"], ["status", "extra"], ["--nonsense", "status"]):
+    for args in ([], ["nonsense"], ["status", "extra"], ["--nonsense", "status"], ["drain"], ["drain", "web/b", "x"],
+                 ["weight", "web/b"], ["weight", "web/b", "1", "2"], ["add", "web"], ["add", "web", "h:1", "1", "2"],
+                 ["remove"], ["status", "--wait"], ["ready", "web/b", "--wait"], ["drain", "web/b", "--wait=1"]):
         result = run("vbctl", *args)
         assert result.returncode == 2 and result.stdout == "" and result.stderr != "", args
+
+
+def test_help_lists_all_commands_with_their_arguments():
+    text = run("vbctl", "--help").stdout
+    for words in ("status ", "backends [POOL] ", "drain POOL/BACKEND ", "ready POOL/BACKEND ", "maint POOL/BACKEND ",
+                  "weight POOL/BACKEND N ", "add POOL ADDRESS [WEIGHT] ", "remove POOL/BACKEND ", "--wait "):
+        assert f"\n  {words}" in text, words
+    assert max(len(line) for line in text.splitlines()) <= 120
+    assert "did you mean 'drain'" in run("vbctl", "drian", "web/b").stderr
 
 
 def test_names_cannot_fake_terminal_output(balancer, backend):

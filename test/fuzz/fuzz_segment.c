@@ -30,7 +30,7 @@ static void make_proper(void)
     snprintf(path, sizeof(path), "/dev/shm/vb-fuzz-%d", (int)getpid());
     int r = vb_shm_create(&shm, path, "fuzz", cap, &err);
     assert(r == 0);
-    assert(vb_shm_add_pool(shm, &(struct vb_pool_spec){"web", "round_robin", 0}) == 0);
+    assert(vb_shm_add_pool(shm, &(struct vb_pool_spec){"web", "round_robin", 0, 50}) == 0);
     assert(vb_shm_claim_worker(shm, 0, 1) == 0);
     assert(vb_shm_add_backend(shm, 0, &(struct vb_backend_spec){"b1", "127.0.0.1:1", 1, true, VB_HEALTH_UNKNOWN}) == 0);
     vb_shm_publish(shm);

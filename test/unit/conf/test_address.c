@@ -33,6 +33,23 @@ static void backend_addresses_are_split(void **state)
     }
 }
 
+static void an_endpoint_has_one_spelling(void **state)
+{
+    static const char *const cases[][2] = {
+        {"http://127.0.0.1:80/", "127.0.0.1:80"},
+        {"[FD00:0::1]:80", "[fd00::1]:80"},
+        {"web:080", "web:80"},
+        {"unix:/run/web.sock", "unix:/run/web.sock"},
+    };
+    for (size_t i = 0; i < VB_ARRAY_SIZE(cases); i++) {
+        struct vb_conf_endpoint endpoint;
+        struct vb_error err;
+        char text[VB_ADDRESS_MAX + 1];
+        assert_int_equal(vb_conf_parse_endpoint(cases[i][0], &endpoint, &err), 0);
+        assert_string_equal(vb_conf_format_endpoint(text, sizeof(text), &endpoint), cases[i][1]);
+    }
+}
+
 static void wrong_backend_addresses_are_explained(void **state)
 {
     static const struct wrong cases[] = {
@@ -313,6 +330,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backend_addresses_are_split),
+        cmocka_unit_test(an_endpoint_has_one_spelling),
         cmocka_unit_test(wrong_backend_addresses_are_explained),
         cmocka_unit_test(hosts_fit_or_are_refused),
         cmocka_unit_test(unix_sockets_are_paths),

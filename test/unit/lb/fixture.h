@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -69,10 +70,12 @@ static inline unsigned add_backend(struct fixture *f, unsigned pool, unsigned we
     return (unsigned)slot;
 }
 
+#define NOW 1000000 /* when nothing depends on the time */
+
 /* Pool 0, with these weights in slots 0, 1, ...; seen by all workers. */
 static inline void open_pool(struct fixture *f, const char *balance, const unsigned *weights, unsigned n)
 {
-    assert_int_equal(vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"web", balance, 0}), 0);
+    assert_int_equal(vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"web", balance, 0, 50}), 0);
     for (unsigned i = 0; i < n; i++)
         assert_int_equal(add_backend(f, 0, weights[i]), i);
     for (unsigned i = 0; i < WORKERS; i++)
@@ -91,13 +94,25 @@ static inline void set_word(struct fixture *f, vb_u32 *word, uint32_t value)
     atomic_fetch_add(&vb_shm_pool(f->shm, 0)->epoch, 1);
 }
 
-/* Picks, and says which backend; the request stays in flight. */
-static inline unsigned pick(struct fixture *f, unsigned worker)
+static const struct vb_tried none_tried;
+
+static inline int pick_at(struct fixture *f, unsigned worker, uint64_t now_us)
 {
-    int backend = vb_lb_pick(f->workers[worker], &(struct vb_tried){0}, 1000000);
+    return vb_lb_pick(f->workers[worker], &none_tried, now_us);
+}
+
+/* Picks, and says which backend; the request stays in flight. */
+static inline unsigned pick_untried(struct fixture *f, unsigned worker, const struct vb_tried *tried)
+{
+    int backend = vb_lb_pick(f->workers[worker], tried, NOW);
     if (backend < 0)
         fail_msg("worker %u: %d", worker, backend);
     return (unsigned)backend;
+}
+
+static inline unsigned pick(struct fixture *f, unsigned worker)
+{
+    return pick_untried(f, worker, &none_tried);
 }
 
 /* The same sequence in each run. */

@@ -193,7 +193,7 @@ static void a_change_is_followed_by_the_next_pick(void **state)
         assert_int_equal(pick(f, i % WORKERS), added);
     set_word(f, &vb_shm_backend(f->shm, 1)->admin, VB_ADMIN_DRAIN);
     set_health(f, added, VB_HEALTH_DOWN);
-    assert_int_equal(vb_lb_pick(f->workers[0], &(struct vb_tried){0}, 1000000), -ENOENT);
+    assert_int_equal(pick_at(f, 0, NOW), -ENOENT);
     set_health(f, 0, VB_HEALTH_UP);
     assert_int_equal(pick(f, 0), 0);
 }

@@ -156,12 +156,12 @@ static void nobody_usable_is_said_and_ends_by_itself(void **state)
 {
     struct fixture *f = *state;
     open_pool(f, "round_robin", NULL, 0);
-    assert_int_equal(vb_lb_pick(f->workers[0], &(struct vb_tried){0}, 1000000), -ENOENT);
+    assert_int_equal(pick_at(f, 0, NOW), -ENOENT);
     add_backend(f, 0, 1);
     assert_int_equal(pick(f, 0), 0);
     set_health(f, 0, VB_HEALTH_DOWN);
     for (unsigned i = 0; i < WORKERS; i++)
-        assert_int_equal(vb_lb_pick(f->workers[i], &(struct vb_tried){0}, 1000000), -ENOENT);
+        assert_int_equal(pick_at(f, i, NOW), -ENOENT);
     assert_int_equal(vb_shm_sum_in_flight(f->shm, 0), 1); /* a pick that was none is not in flight */
     set_health(f, 0, VB_HEALTH_UP);
     assert_int_equal(pick(f, 3), 0);
@@ -184,11 +184,11 @@ static void pools_do_not_see_each_others_backends(void **state)
     struct fixture *f = *state;
     struct vb_lb *api = NULL;
     open_pool(f, "round_robin", (unsigned[]){1, 1}, 2);
-    assert_int_equal(vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"api", "round_robin", 0}), 1);
+    assert_int_equal(vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"api", "round_robin", 0, 50}), 1);
     unsigned own[] = {add_backend(f, 1, 1), add_backend(f, 1, 1)};
     assert_int_equal(vb_lb_open(&api, f->shm, 1, 0), 0);
     for (unsigned i = 0; i < 10; i++) {
-        int backend = vb_lb_pick(api, &(struct vb_tried){0}, 1000000);
+        int backend = vb_lb_pick(api, &none_tried, NOW);
         assert_true(backend == (int)own[0] || backend == (int)own[1]);
         assert_true(pick(f, 0) < 2);
     }
@@ -200,7 +200,7 @@ static void unknown_policies_are_refused(void **state)
 {
     struct fixture *f = *state;
     struct vb_lb *lb = NULL;
-    vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"web", "magic", 0});
+    vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"web", "magic", 0, 50});
     assert_int_equal(vb_lb_open(&lb, f->shm, 0, 0), -ENOTSUP);
     assert_null(lb);
     vb_lb_close(&lb);
@@ -239,7 +239,7 @@ static void a_full_segment_is_bounded_in_time(void **state)
 {
     struct fixture *f = *state;
     static unsigned counts[VB_SHM_BACKENDS_MAX];
-    assert_int_equal(vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"web", "round_robin", 0}), 0);
+    assert_int_equal(vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"web", "round_robin", 0, 50}), 0);
     for (unsigned i = 0; i < VB_SHM_BACKENDS_MAX; i++) { /* vb_shm_add_backend compares all names each time */
         struct vb_shm_backend *backend = vb_shm_backend(f->shm, i);
         backend->weight = 1 + i % 256;

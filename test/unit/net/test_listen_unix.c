@@ -85,6 +85,25 @@ static void all_descriptors_are_of_one_socket(void **state)
     assert_false(exists(&address));
 }
 
+static void a_private_one_is_its_owners(void **state)
+{
+    struct sockaddr_un address = unix_address(*state, "s");
+    struct vb_error err;
+    struct stat st;
+    int fd, other;
+    mode_t before = umask(0);
+    assert_int_equal(vb_listen_open_private(&fd, &address, &err), 0);
+    assert_int_equal(umask(before), 0);
+    assert_int_equal(lstat(address.sun_path, &st), 0);
+    assert_int_equal(st.st_mode, S_IFSOCK | 0600);
+    assert_true((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+    close(connect_good(&address));
+    assert_int_equal(vb_listen_open_private(&other, &address, &err), -EADDRINUSE);
+    assert_non_null(strstr(err.text, address.sun_path));
+    stop(&address, &fd, 1);
+    assert_false(exists(&address));
+}
+
 static void expect_refused(const struct sockaddr_un *address, int code, const char *part)
 {
     int fds[SOCKETS];
@@ -429,19 +448,13 @@ static void a_socket_that_was_shut_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(all_descriptors_are_of_one_socket),
-        TEST(a_second_instance_is_refused),
-        TEST(whoever_else_listens_there_is_respected),
-        TEST(what_a_dead_instance_left_is_replaced),
-        TEST(what_is_no_socket_is_left_alone),
-        TEST(directories_that_cannot_be_used),
-        TEST(opening_leaves_nothing_when_descriptors_run_out),
-        TEST(only_one_of_many_starters_wins),
-        TEST(unlinking_spares_a_successor),
-        TEST(unlinking_spares_what_is_no_socket),
-        TEST(unlinking_ends_all_who_share_it),
-        TEST(other_addresses_have_no_file),
-        TEST(several_accept_from_one_socket),
+        TEST(all_descriptors_are_of_one_socket),     TEST(a_private_one_is_its_owners),
+        TEST(a_second_instance_is_refused),          TEST(whoever_else_listens_there_is_respected),
+        TEST(what_a_dead_instance_left_is_replaced), TEST(what_is_no_socket_is_left_alone),
+        TEST(directories_that_cannot_be_used),       TEST(opening_leaves_nothing_when_descriptors_run_out),
+        TEST(only_one_of_many_starters_wins),        TEST(unlinking_spares_a_successor),
+        TEST(unlinking_spares_what_is_no_socket),    TEST(unlinking_ends_all_who_share_it),
+        TEST(other_addresses_have_no_file),          TEST(several_accept_from_one_socket),
         TEST(a_socket_that_was_shut_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,7 +18,7 @@ static void write_file(const char *path, const void *bytes, size_t n)
 static char *segment_bytes(const char *path, size_t *ret_size)
 {
     struct vb_shm *shm = create(path, with_ips);
-    int pool = vb_shm_add_pool(shm, &(struct vb_pool_spec){"web", "round_robin", 0});
+    int pool = vb_shm_add_pool(shm, &(struct vb_pool_spec){"web", "round_robin", 0, 50});
     vb_shm_add_backend(shm, (unsigned)pool,
                        &(struct vb_backend_spec){"b1", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN});
     vb_shm_publish(shm);

@@ -28,9 +28,9 @@ static int add_backend(unsigned pool, const char *name)
 
 static void membership(void **state)
 {
-    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "least_conn", 0}), 0);
-    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"api", "round_robin", 0}), 1);
-    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0}), -EEXIST);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "least_conn", 0, 50}), 0);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"api", "round_robin", 0, 50}), 1);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0, 50}), -EEXIST);
     assert_string_equal(vb_shm_pool(master, 0)->balance, "least_conn");
 
     assert_int_equal(add_backend(0, "a"), 0);
@@ -57,18 +57,18 @@ static void too_long_names(void **state)
     name[sizeof(name) - 1] = '\0';
     struct vb_backend_spec spec = {"b", name, 1, true, VB_HEALTH_UNKNOWN};
     assert_int_equal(vb_shm_add_backend(master, 0, &spec), -EINVAL);
-    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"p", name, 0}), -EINVAL);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"p", name, 0, 50}), -EINVAL);
     name[VB_SHM_NAME_MAX] = '\0';
     assert_int_equal(add_backend(0, name), -EINVAL);
-    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){name, "x", 0}), -EINVAL);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){name, "x", 0, 50}), -EINVAL);
     name[VB_SHM_NAME_MAX - 1] = '\0';
-    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){name, "x", 0}), 0);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){name, "x", 0, 50}), 0);
     assert_int_equal(add_backend(0, name), 0);
 }
 
 static void who_is_usable(void **state)
 {
-    vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0});
+    vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0, 50});
     struct vb_health_record record = {.checks = 1};
     struct vb_shm_backend *backend = vb_shm_backend(master, 0);
     assert_false(vb_shm_backend_usable(backend, 0));
@@ -89,7 +89,7 @@ static void who_is_usable(void **state)
 static void epoch_moves_only_with_the_state(void **state)
 {
     struct vb_health_record record = {.checks = 7, .reason = "connection refused"}, copy;
-    vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0});
+    vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0, 50});
     add_backend(0, "a");
     assert_int_equal(vb_shm_pool(master, 0)->epoch, 1);
     vb_shm_write_health(master, 0, VB_HEALTH_UP, &record);
@@ -214,7 +214,7 @@ static void slots_go_back_to_their_index(void **state)
 
 static void sums_over_slots(void **state)
 {
-    vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0});
+    vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0, 50});
     add_backend(0, "a");
     add_backend(0, "b");
     for (unsigned slot = 0; slot < small.workers; slot++) {

@@ -14,7 +14,7 @@ static void round_trip(void **state)
     struct fixture *f = *state;
     struct vb_shm *master = create(f->path, small);
     vb_shm_header(master)->workers_wanted = 2;
-    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0}), 0);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0, 50}), 0);
     vb_shm_publish(master);
 
     struct vb_shm *tool = attach(f->path);

@@ -1,0 +1,246 @@
+/*
+ * A connection takes one of a few places: its request is read to its end, its answer written, and it is closed. When
+ * all places are taken the oldest connection is cut as soon as it has had a fair chance to speak, so that whoever
+ * connects and says nothing does not keep others away. The one that waits for the place sits in libuv's listener
+ * meanwhile, which accepts no more until it was taken over.
+ *
+ * All of it is one piece of memory, which outlives the loop: the end of the loop closes handles without asking their
+ * owners.
+ */
+#include "control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "vb/listen.h"
+#include "vb/log.h"
+#include "vb/str.h"
+
+#define CONTROL_MAGIC 0x43544c53u /* "CTLS" */
+#define CONN_MAGIC    0x43544c43u /* "CTLC" */
+#define CONNECTIONS   16
+#define BACKLOG       64
+#define CHANCE_MS     200
+
+struct conn {
+    uint32_t magic;
+    unsigned handles; /* that are not closed yet; 0: the place is free */
+    uint64_t number;  /* the least is the oldest */
+    uint64_t since_ms;
+    struct vb_control *control;
+    uv_pipe_t pipe;
+    uv_timer_t timer;
+    uv_write_t write;
+    char bytes[VB_CTL_REQUEST_MAX + 1]; /* the request, then its answer */
+    size_t n;
+};
+
+struct vb_control {
+    uint32_t magic;
+    struct vb_master *master;
+    struct sockaddr_un address;
+    int fd; /* listens; the loop has a copy, which it closes as it likes */
+    uv_pipe_t listener;
+    bool waiting; /* a connection for a place */
+    uint64_t accepted;
+    struct conn conns[CONNECTIONS];
+};
+
+static struct conn *conn_of(void *data)
+{
+    return vb_cast(struct conn, CONN_MAGIC, data);
+}
+
+/* ---- one connection ---------------------------------------------------------------------------------------------- */
+
+static void accept_one(struct vb_control *control);
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct conn *conn = conn_of(handle->data);
+    if (--conn->handles == 0 && conn->control->waiting)
+        accept_one(conn->control);
+}
+
+static void close_conn(struct conn *conn)
+{
+    if (uv_is_closing((uv_handle_t *)&conn->pipe))
+        return; /* the loop may have done it, at its end */
+    uv_close((uv_handle_t *)&conn->pipe, on_closed);
+    uv_close((uv_handle_t *)&conn->timer, on_closed);
+}
+
+static void on_silence(uv_timer_t *timer)
+{
+    close_conn(conn_of(timer->data));
+}
+
+static void on_written(uv_write_t *write, int status)
+{
+    close_conn(conn_of(write->data));
+}
+
+static void answer(struct conn *conn)
+{
+    struct vb_ctl_answer answer;
+    const char *args[VB_CTL_ARGS_MAX];
+    int n_args = vb_ctl_unpack_request(conn->bytes, conn->n, args);
+    if (n_args < 0)
+        vb_ctl_refuse(&answer, "this is no request");
+    else
+        vb_command_run(conn->control->master, (unsigned)n_args, args, &answer);
+    static_assert(sizeof(conn->bytes) >= VB_CTL_TEXT_MAX, "an answer fits where the request was");
+    uv_read_stop((uv_stream_t *)&conn->pipe);
+    uv_buf_t buf = uv_buf_init(conn->bytes, (unsigned)vb_ctl_pack_answer(conn->bytes, &answer));
+    if (uv_write(&conn->write, (uv_stream_t *)&conn->pipe, &buf, 1, on_written) < 0)
+        close_conn(conn);
+}
+
+/* One byte more than a request may have is read, and shows that it is too long. */
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    struct conn *conn = conn_of(handle->data);
+    *buf = uv_buf_init(conn->bytes + conn->n, (unsigned)(sizeof(conn->bytes) - conn->n));
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct conn *conn = conn_of(stream->data);
+    if (n > 0)
+        conn->n += (size_t)n;
+    if (n == UV_EOF || conn->n == sizeof(conn->bytes))
+        answer(conn);
+    else if (n < 0)
+        close_conn(conn);
+}
+
+/* ---- all of them ------------------------------------------------------------------------------------------------- */
+
+static void open_conn(struct conn *conn, struct vb_control *control)
+{
+    uv_loop_t *loop = &control->master->loop;
+    conn->magic = CONN_MAGIC;
+    conn->handles = 2;
+    conn->number = control->accepted++;
+    conn->since_ms = uv_now(loop);
+    conn->control = control;
+    conn->n = 0;
+    uv_pipe_init(loop, &conn->pipe, 0);
+    uv_timer_init(loop, &conn->timer);
+    conn->pipe.data = conn->timer.data = conn->write.data = conn;
+    uv_timer_start(&conn->timer, on_silence, VB_CTL_SILENCE_MS, 0);
+    if (uv_accept((uv_stream_t *)&control->listener, (uv_stream_t *)&conn->pipe) < 0 ||
+        uv_read_start((uv_stream_t *)&conn->pipe, on_alloc, on_read) < 0)
+        close_conn(conn);
+}
+
+/* Takes the connection over that waits, now or when the oldest one has made room. */
+static void accept_one(struct vb_control *control)
+{
+    struct conn *oldest = &control->conns[0];
+    control->waiting = false;
+    if (uv_is_closing((uv_handle_t *)&control->listener))
+        return;
+    for (unsigned i = 0; i < CONNECTIONS; i++) {
+        struct conn *conn = &control->conns[i];
+        if (conn->handles == 0) {
+            open_conn(conn, control);
+            return;
+        }
+        if (conn->number < oldest->number)
+            oldest = conn;
+    }
+    uint64_t chance_ends = oldest->since_ms + CHANCE_MS, now = uv_now(&control->master->loop);
+    control->waiting = true;
+    if (!uv_is_closing((uv_handle_t *)&oldest->timer))
+        uv_timer_start(&oldest->timer, on_silence, chance_ends > now ? chance_ends - now : 0, 0);
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+    if (status == 0)
+        accept_one(vb_cast(struct vb_control, CONTROL_MAGIC, listener->data));
+}
+
+/* ---- the socket -------------------------------------------------------------------------------------------------- */
+
+/* Where it is to be: as configured, else beside the segment; its path must not depend on who looks from where. */
+static int find_path(const struct vb_master *master, const char *segment, char *to, size_t size)
+{
+    const char *configured = master->conf->admin.socket;
+    if (configured != NULL)
+        return vb_copy(to, size, configured) ? 0 : -ENAMETOOLONG;
+    char *real = realpath(segment, NULL);
+    if (real == NULL)
+        return -errno;
+    int n = snprintf(to, size, "%s.sock", real);
+    free(real);
+    return n >= 0 && (size_t)n < size ? 0 : -ENAMETOOLONG;
+}
+
+static int open_socket(struct vb_control *control, const char *segment, struct vb_error *err)
+{
+    char path[sizeof(control->address.sun_path)];
+    int r = find_path(control->master, segment, path, sizeof(path));
+    if (r == -ENAMETOOLONG)
+        return vb_fail(err, r,
+                       "the path of the control socket would be longer than the %zu bytes that it may have; let "
+                       "`admin.socket` name a shorter one",
+                       sizeof(path) - 1);
+    if (r < 0)
+        return vb_fail(err, r, "cannot find a place for the control socket: %s", vb_strerror(r));
+    vb_ctl_address(path, &control->address);
+    return vb_listen_open_private(&control->fd, &control->address, err);
+}
+
+struct vb_control *vb_control_open(struct vb_master *master, const char *segment)
+{
+    const char *configured = master->conf->admin.socket;
+    struct vb_error err;
+    if (configured != NULL && configured[0] == '\0')
+        return NULL;
+    struct vb_control *control = calloc(1, sizeof(*control));
+    if (control == NULL) {
+        vb_log_warn("no memory for the control socket: vbctl can change nothing");
+        return NULL;
+    }
+    control->magic = CONTROL_MAGIC;
+    control->master = master;
+    if (open_socket(control, segment, &err) < 0) {
+        vb_log_warn("vbctl can change nothing: %s", err.text);
+        free(control);
+        return NULL;
+    }
+    struct vb_shm_header *header = vb_shm_header(master->shm);
+    vb_copy(header->control_path, sizeof(header->control_path), control->address.sun_path);
+    return control;
+}
+
+int vb_control_start(struct vb_control *control)
+{
+    int fd = fcntl(control->fd, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    uv_pipe_init(&control->master->loop, &control->listener, 0);
+    control->listener.data = control;
+    int r = uv_pipe_open(&control->listener, fd);
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    return uv_listen((uv_stream_t *)&control->listener, BACKLOG, on_connection);
+}
+
+void vb_control_close(struct vb_control **control_ptr)
+{
+    struct vb_control *control = *control_ptr;
+    if (control == NULL)
+        return;
+    *control_ptr = NULL;
+    vb_listen_unlink(control->fd, (const struct sockaddr *)&control->address);
+    close(control->fd);
+    free(control);
+}

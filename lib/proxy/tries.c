@@ -1,0 +1,359 @@
+/*
+ * Tries: from the pick of a backend to its answer or its failure, and to the next one.
+ *
+ * A try that fails says something about its backend (counted, and perhaps ejected for it: vb/lb.h), and the request
+ * moves to another one if retry.h allows it, retry.total is not over, the pool's budget has room, and there is another.
+ * The moves of one request are bounded by retry.attempts, and each goes to a backend that has not been tried.
+ */
+#include <errno.h>
+#include <stdio.h>
+
+#include "client.h"
+#include "exchange_priv.h"
+#include "route.h"
+#include "upstream.h"
+#include "vb/clock.h"
+#include "vb/log.h"
+
+_Static_assert(VB_TRIES_MAX > VB_RETRY_ATTEMPTS_MAX, "every try is remembered");
+
+/* ---- figures and log --------------------------------------------------------------------------------------------- */
+
+static void count_latency(struct vb_shm_traffic *traffic, uint64_t from_us, uint64_t to_us)
+{
+    vb_add64(&traffic->latency[vb_hist_index(to_us - from_us)], 1);
+}
+
+static void count_status(struct vb_shm_traffic *traffic, unsigned status)
+{
+    switch (status / 100) {
+    case 2:
+        vb_count(traffic, responses_2xx);
+        break;
+    case 3:
+        vb_count(traffic, responses_3xx);
+        break;
+    case 4:
+        vb_count(traffic, responses_4xx);
+        break;
+    default:
+        vb_count(traffic, responses_5xx);
+        break;
+    }
+}
+
+void vb_exchange_note_success(struct vb_exchange *x)
+{
+    uint64_t now = vb_clock_us();
+    if (x->status != 0) /* else the protocol was switched */
+        count_status(vb_exchange_traffic(x), x->status);
+    count_latency(vb_exchange_traffic(x), x->try_us, now);
+    if (!vb_retry_is_failure(x->pool->conf, x->status))
+        vb_outlier_passed(x->proxy->shm, (unsigned)x->backend, now);
+}
+
+/* " backend web/b2 (127.0.0.1:9002)" */
+static void print_backend(const struct vb_exchange *x, char *to, size_t size)
+{
+    to[0] = '\0';
+    if (x->backend < 0)
+        return;
+    const struct vb_shm_backend *backend = vb_shm_backend(x->proxy->shm, (unsigned)x->backend);
+    snprintf(to, size, " backend %s/%s (%s)", x->pool->conf->name, backend->name, backend->address);
+}
+
+#define WHERE_MAX (VB_SHM_NAME_MAX * 2 + VB_SHM_ADDRESS_MAX + 16)
+
+/* `then` is what the client gets, or what we do instead. */
+static void log_failure(struct vb_exchange *x, enum vb_log_level level, const char *then,
+                        const struct vb_failure_info *info, const char *detail)
+{
+    struct vb_str line = x->request; /* "GET /path HTTP/1.1\r\n..." */
+    const char *cr = memchr(line.p, '\r', line.n);
+    line.n = cr == NULL ? 0 : VB_MIN((size_t)(cr - line.p), 256u);
+    char where[WHERE_MAX];
+    print_backend(x, where, sizeof(where));
+    vb_log(level, "%.*s: %s \"%.*s\":%s%s %s%s%s%s%.*s", VB_STR_ARGS(x->client_ip), then, VB_STR_ARGS(line), where,
+           where[0] != '\0' ? ":" : "", info->to_log, detail != NULL ? ": " : "", detail != NULL ? detail : "",
+           x->id.length > 0 ? " id=" : "", VB_STR_ARGS(vb_exchange_id(x)));
+}
+
+static void log_ejection(struct vb_exchange *x, uint64_t for_us, const struct vb_failure_info *info, const char *detail)
+{
+    char where[WHERE_MAX];
+    print_backend(x, where, sizeof(where));
+    vb_log_warn("%s is EJECTED for %.1f s after %u failures in a row; the last: %s%s%s", where + 1,
+                (double)for_us / 1e6, x->pool->outlier.consecutive, info->to_log, detail != NULL ? ": " : "",
+                detail != NULL ? detail : "");
+}
+
+/* What a failed try says about its backend. `stale`: nothing. */
+static void note_failure(struct vb_exchange *x, enum vb_failure failure, const char *detail, bool stale)
+{
+    const struct vb_failure_info *info = vb_failure_info(failure);
+    if (x->backend < 0 || failure == VB_FAIL_INTERNAL || failure == VB_FAIL_OVERLOAD)
+        return;
+    uint64_t now = vb_clock_us();
+    if (failure != VB_FAIL_STATUS) { /* which is counted as a response */
+        vb_count(vb_exchange_traffic(x), errors);
+        if (info->timeout)
+            vb_count(vb_exchange_traffic(x), timeouts);
+        count_latency(vb_exchange_traffic(x), x->try_us, now);
+    }
+    if (stale || info->is == VB_BACKEND_NEVER_FAILED)
+        return;
+    uint64_t for_us =
+        vb_outlier_failed(x->proxy->shm, x->proxy->slot, (unsigned)x->backend, &x->pool->outlier, info->is, now);
+    if (for_us > 0)
+        log_ejection(x, for_us, info, detail);
+}
+
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+/* Takes it out of its backend's in-flight count; once. */
+static void leave_backend(struct vb_exchange *x)
+{
+    if (x->in_flight)
+        vb_lb_done(x->pool->lb, (unsigned)x->backend);
+    x->in_flight = false;
+}
+
+void vb_exchange_not_in_flight(struct vb_exchange *x)
+{
+    leave_backend(x);
+    if (x->has_place)
+        vb_shm_exit(x->proxy->shm, x->proxy->slot, x->pool->index, VB_PLACE_REQUEST);
+    x->has_place = false;
+}
+
+void vb_exchange_give_up(struct vb_exchange *x, enum vb_failure failure, const char *detail)
+{
+    const struct vb_failure_info *info = vb_failure_info(failure);
+    struct vb_client *client = x->client;
+    char then[16];
+    snprintf(then, sizeof(then), "%u", info->status);
+    log_failure(x, failure == VB_FAIL_NO_ROUTE ? VB_LOG_INFO : VB_LOG_WARN, then, info, detail);
+    if (failure == VB_FAIL_NO_ROUTE) /* the client's mistake */
+        vb_count(x->proxy->stats, unrouted);
+    else if (failure == VB_FAIL_NO_BACKEND)
+        vb_count(x->proxy->stats, unavailable);
+    else if (failure == VB_FAIL_OVERLOAD)
+        vb_count(x->proxy->stats, overloaded);
+    else
+        vb_count(x->proxy->stats, failed);
+    if (x->response_started) {
+        bool fin_would_end_it = x->response_framing == VB_FRAMING_CLOSE;
+        vb_client_flush(client);
+        vb_exchange_free(x, false);
+        vb_client_exchange_broken(client, fin_would_end_it);
+    } else {
+        vb_exchange_answer(x, info->status, info->to_client);
+        vb_exchange_free(x, false);
+        vb_client_exchange_done(client);
+    }
+}
+
+/* ---- tries ------------------------------------------------------------------------------------------------------- */
+
+bool vb_exchange_has_sent(const struct vb_exchange *x)
+{
+    return x->upstream != NULL && vb_upstream_has_sent(x->upstream);
+}
+
+/* Picks a backend that the request has not been given to; negative: there is none. */
+static int pick(struct vb_exchange *x, uint64_t now_us)
+{
+    struct vb_lb *lb = x->pool->lb;
+    int backend = vb_lb_pick(lb, &x->retry.tried, now_us);
+    if (vb_lb_look(lb, now_us))
+        vb_proxy_doubt_soon(x->proxy);
+    return backend;
+}
+
+/* The request goes to this backend from now on. */
+static void take_backend(struct vb_exchange *x, unsigned backend, uint64_t now_us)
+{
+    x->try_us = now_us;
+    struct vb_tried *tried = &x->retry.tried;
+    assert(tried->n < VB_TRIES_MAX);
+    tried->backends[tried->n++] = (uint16_t)backend;
+    x->backend = (int)backend;
+    x->in_flight = true;
+    x->resent = false;
+    if (vb_lb_in_panic(x->pool->lb))
+        vb_count(x->proxy->stats, panicked);
+    vb_count(vb_exchange_traffic(x), requests);
+}
+
+/* A kept connection, or a new one. */
+static int connect_backend(struct vb_exchange *x, bool fresh, enum vb_failure *ret_failure)
+{
+    enum vb_upstream_choice choice = fresh ? VB_UPSTREAM_FRESH : x->holds ? VB_UPSTREAM_ANY : VB_UPSTREAM_SURE;
+    int r = vb_upstream_get(&x->upstream, x->proxy, x->pool, (unsigned)x->backend, x, choice);
+    if (r == -EBUSY)
+        *ret_failure = VB_FAIL_OVERLOAD;
+    else if (vb_is_lack(r))
+        *ret_failure = VB_FAIL_INTERNAL;
+    else
+        *ret_failure = VB_FAIL_CONNECT;
+    return r;
+}
+
+void vb_exchange_send(struct vb_exchange *x)
+{
+    struct vb_buf *body = &x->retry.body;
+    struct iovec iov[] = {{(void *)x->request.p, x->request.n}, {vb_buf_data(body), vb_buf_len(body)}};
+    if (!x->head_sent && !x->request_done)
+        return; /* it leaves with the first part of the body */
+    x->head_sent = true;
+    int r = vb_upstream_write(x->upstream, iov, vb_buf_len(body) > 0 ? 2 : 1);
+    if (x->request_done)
+        vb_upstream_request_sent(x->upstream);
+    else if (r != 1)
+        vb_client_resume(x->client);
+}
+
+static void on_total_over(struct vb_timer *timer)
+{
+    struct vb_exchange *x = vb_container_of(timer, struct vb_exchange, total);
+    note_failure(x, VB_FAIL_TOTAL_TIMEOUT, NULL, false);
+    vb_exchange_give_up(x, VB_FAIL_TOTAL_TIMEOUT, NULL);
+}
+
+/*
+ * Moves the request to another backend, if that may be: then the old one's part is over. False: nothing has changed.
+ */
+static bool move(struct vb_exchange *x, enum vb_failure failure, const char *detail)
+{
+    struct vb_shm_pool *pool = vb_shm_pool(x->proxy->shm, x->pool->index);
+    bool sent = vb_exchange_has_sent(x); /* else no backend has had any work with it: that asks no budget */
+    uint64_t now = vb_clock_us(), spent_ms = (now - x->start_us) / 1000, total_ms = x->pool->conf->retry.total_ms;
+    if (!vb_retry_allows(&x->retry, failure, sent) || spent_ms >= total_ms)
+        return false;
+    int other = pick(x, now);
+    if (other < 0)
+        return false;
+    if (sent && !vb_retry_budget_take(pool, x->pool->conf->retry.budget, now)) {
+        vb_lb_done(x->pool->lb, (unsigned)other);
+        return false;
+    }
+    if (x->total.list == NULL)
+        vb_timer_start_at(&x->total, &x->pool->total, vb_loop_now_ms(x->proxy->loop) + total_ms - spent_ms,
+                          on_total_over);
+    log_failure(x, VB_LOG_DEBUG, "trying elsewhere", vb_failure_info(failure), detail);
+    vb_count(vb_exchange_traffic(x), retries);
+    vb_upstream_release(&x->upstream, false);
+    leave_backend(x);
+    take_backend(x, (unsigned)other, now);
+    return true;
+}
+
+/* On failure the exchange has ended. */
+static bool connect_some(struct vb_exchange *x, bool fresh)
+{
+    enum vb_failure failure;
+    char detail[64];
+    int r;
+    while ((r = connect_backend(x, fresh, &failure)) < 0) { /* as often as there are tries */
+        vb_describe(detail, sizeof(detail), r);
+        note_failure(x, failure, detail, false);
+        if (!move(x, failure, detail)) {
+            vb_exchange_give_up(x, failure, failure == VB_FAIL_OVERLOAD ? NULL : detail);
+            return false;
+        }
+        fresh = false;
+    }
+    return true;
+}
+
+bool vb_exchange_connect(struct vb_exchange *x)
+{
+    return connect_some(x, false);
+}
+
+int vb_exchange_choose(struct vb_exchange *x, struct vb_head *head)
+{
+    struct vb_proxy *proxy = x->proxy;
+    int pool = vb_route(proxy, head);
+    if (pool < 0) {
+        vb_exchange_give_up(x, VB_FAIL_NO_ROUTE, NULL);
+        return pool;
+    }
+    x->pool = &proxy->pools[pool];
+    x->retry.conf = x->pool->conf;
+    x->has_place = vb_shm_enter(proxy->shm, proxy->slot, x->pool->index, VB_PLACE_REQUEST,
+                                x->pool->conf->circuit_breaker.max_requests);
+    if (!x->has_place) {
+        vb_exchange_give_up(x, VB_FAIL_OVERLOAD, "max_requests");
+        return -EBUSY;
+    }
+    int backend = pick(x, x->start_us);
+    if (backend < 0) {
+        vb_exchange_give_up(x, backend == -ENOENT ? VB_FAIL_NO_BACKEND : VB_FAIL_INTERNAL, NULL);
+        return backend;
+    }
+    take_backend(x, (unsigned)backend, x->start_us);
+    x->holds = x->retry.idempotent && vb_retry_holds(&x->retry, head);
+    x->upgrade = vb_forward_upgrade(x->pool->conf, head);
+    return 0;
+}
+
+/* ---- failures of backends ---------------------------------------------------------------------------------------- */
+
+bool vb_exchange_ask_another(struct vb_exchange *x, unsigned status)
+{
+    char detail[32];
+    snprintf(detail, sizeof(detail), "status %u", status);
+    x->status = status;
+    /* 429 is about this client: no failure of the backend. */
+    if (status != 429)
+        note_failure(x, VB_FAIL_STATUS, detail, false);
+    struct vb_shm_traffic *failed = vb_exchange_traffic(x);
+    uint64_t began_us = x->try_us;
+    if (!move(x, VB_FAIL_STATUS, detail))
+        return false;
+    count_status(failed, status);
+    count_latency(failed, began_us, x->try_us);
+    if (connect_some(x, false))
+        vb_exchange_send(x);
+    return true;
+}
+
+/*
+ * A kept connection that its backend had closed before it saw the request: that may look like any other failure. It
+ * goes once more to the same backend, on a connection of its own, before that is blamed.
+ */
+static bool send_to_same_again(struct vb_exchange *x)
+{
+    if (x->resent || !vb_retry_is_safe(&x->retry, vb_exchange_has_sent(x)))
+        return false;
+    x->resent = true;
+    vb_count(vb_exchange_traffic(x), retries);
+    vb_count(vb_exchange_traffic(x), stale);
+    vb_upstream_release(&x->upstream, false);
+    if (connect_some(x, true))
+        vb_exchange_send(x);
+    return true;
+}
+
+void vb_exchange_upstream_failed(struct vb_exchange *x, enum vb_failure failure, const char *detail)
+{
+    bool stale = (failure == VB_FAIL_CLOSED || failure == VB_FAIL_RESET) && vb_upstream_may_be_stale(x->upstream);
+    if (stale && send_to_same_again(x))
+        return;
+    note_failure(x, failure, detail, stale);
+    if (!move(x, failure, detail))
+        vb_exchange_give_up(x, failure, detail);
+    else if (connect_some(x, false))
+        vb_exchange_send(x);
+}
+
+void vb_exchange_upstream_doubted(struct vb_exchange *x)
+{
+    struct vb_shm_traffic *left = vb_exchange_traffic(x);
+    if (!move(x, VB_FAIL_DOWN, NULL))
+        return; /* better late than never */
+    vb_count(left, errors);
+    if (connect_some(x, false))
+        vb_exchange_send(x);
+}

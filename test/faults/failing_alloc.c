@@ -1,0 +1,82 @@
+/*
+ * Allocations that fail, for the program `vibebalancer-oom`: vibebalancer with these functions in the place of the C
+ * library's (ld --wrap). Only calls of our own code come here; libuv, in its own shared library, keeps its memory.
+ *
+ * VB_FAIL_EVERY=N: in workers, from the moment they serve, each Nth allocation fails. 0 or nothing: none does.
+ */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vb/loop.h"
+#include "vb/proc.h"
+#include "vb/str.h"
+
+/* A worker has one thread. */
+static uint64_t fail_every, count;
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t count_of, size_t n);
+void *__real_realloc(void *memory, size_t n);
+char *__real_strdup(const char *text);
+void __real_vb_loop_run(struct vb_loop *loop);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t count_of, size_t n);
+void *__wrap_realloc(void *memory, size_t n);
+char *__wrap_strdup(const char *text);
+void __wrap_vb_loop_run(struct vb_loop *loop);
+
+static bool fails(void)
+{
+    if (fail_every == 0 || ++count % fail_every != 0)
+        return false;
+    errno = ENOMEM;
+    return true;
+}
+
+void *__wrap_malloc(size_t n)
+{
+    return fails() ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t count_of, size_t n)
+{
+    return fails() ? NULL : __real_calloc(count_of, n);
+}
+
+void *__wrap_realloc(void *memory, size_t n)
+{
+    return fails() ? NULL : __real_realloc(memory, n);
+}
+
+char *__wrap_strdup(const char *text)
+{
+    return fails() ? NULL : __real_strdup(text);
+}
+
+/* The second argument of a worker is a word that no other of our processes has there. */
+static bool is_worker(void)
+{
+    char line[256];
+    FILE *file = fopen("/proc/self/cmdline", "re");
+    if (file == NULL)
+        return false;
+    size_t n = fread(line, 1, sizeof(line) - 1, file);
+    fclose(file);
+    line[n] = '\0';
+    size_t second = strlen(line) + 1;
+    return second < n && strcmp(line + second, VB_WORKER_WORD) == 0;
+}
+
+/* When a worker runs its loop it has said that it is ready. The master's threads have loops too. */
+void __wrap_vb_loop_run(struct vb_loop *loop)
+{
+    const char *every = getenv("VB_FAIL_EVERY");
+    uint64_t n;
+    if (every != NULL && is_worker() && vb_parse_u64(vb_str(every), UINT32_MAX, &n) == 0)
+        fail_every = n;
+    __real_vb_loop_run(loop);
+    fail_every = 0;
+}

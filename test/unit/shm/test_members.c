@@ -1,0 +1,206 @@
+/* Backends that come and go while the instance runs: whose slot it is, and what its next backend finds there. */
+#include "fixture.h"
+
+#include <errno.h>
+
+static struct vb_shm *master;
+
+static int setup_master(void **state)
+{
+    setup(state);
+    master = create(((struct fixture *)*state)->path, small);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0, 50}), 0);
+    assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"api", "round_robin", 0, 50}), 1);
+    return 0;
+}
+
+static int teardown_master(void **state)
+{
+    vb_shm_close(&master);
+    return teardown(state);
+}
+
+static int add(unsigned pool, const char *name, bool configured)
+{
+    return vb_shm_add_backend(master, pool,
+                              &(struct vb_backend_spec){name, "127.0.0.1:80", 3, configured, VB_HEALTH_UNKNOWN});
+}
+
+/* Of worker 2, who had `n` requests there more, or fewer. */
+static void in_flight(unsigned backend, int n)
+{
+    vb_shm_in_flight(master, 2)[backend] += (uint32_t)n;
+}
+
+/* Takes all slots that are free for others; returns how many. */
+static unsigned fill(void)
+{
+    char name[8] = "x0";
+    unsigned n = 0;
+    for (; add(1, name, false) >= 0; n++)
+        name[1]++;
+    return n;
+}
+
+static void a_removed_one_is_gone(void **state)
+{
+    assert_int_equal(add(0, "a", false), 0);
+    assert_int_equal(vb_shm_find_backend(master, 0, "a"), 0);
+    uint32_t epoch = vb_shm_pool(master, 0)->epoch;
+    vb_shm_remove_backend(master, 0);
+    assert_int_equal(vb_shm_pool(master, 0)->epoch, epoch + 1);
+    assert_int_equal(vb_shm_find_backend(master, 0, "a"), -ENOENT);
+    assert_false(vb_shm_backend_usable(vb_shm_backend(master, 0), 0));
+}
+
+static void what_an_operator_changes_moves_the_epoch(void **state)
+{
+    add(0, "a", true);
+    uint32_t epoch = vb_shm_pool(master, 0)->epoch, other = vb_shm_pool(master, 1)->epoch;
+    vb_shm_set_admin(master, 0, VB_ADMIN_MAINT);
+    assert_int_equal(vb_shm_backend(master, 0)->admin, VB_ADMIN_MAINT);
+    assert_int_equal(vb_shm_pool(master, 0)->epoch, epoch + 1);
+    vb_shm_set_weight(master, 0, 7);
+    assert_int_equal(vb_shm_backend(master, 0)->weight, 7);
+    assert_int_equal(vb_shm_backend(master, 0)->configured_weight, 3);
+    assert_int_equal(vb_shm_pool(master, 0)->epoch, epoch + 2);
+    assert_int_equal(vb_shm_pool(master, 1)->epoch, other);
+}
+
+static void a_slot_is_free_when_nothing_is_in_flight_there(void **state)
+{
+    assert_int_equal(add(0, "a", false), 0);
+    in_flight(0, 2);
+    vb_shm_remove_backend(master, 0);
+    assert_int_equal(add(0, "b", false), 1);
+    assert_int_equal(fill(), small.backends - 2);
+    assert_int_equal(add(0, "c", false), -ENOSPC);
+    in_flight(0, -1);
+    assert_int_equal(add(0, "c", false), -ENOSPC);
+    in_flight(0, -1);
+    assert_int_equal(add(1, "c", false), 0);
+    assert_int_equal(vb_shm_backend(master, 0)->pool, 1);
+    assert_string_equal(vb_shm_backend(master, 0)->name, "c");
+}
+
+static void what_a_dead_worker_had_in_flight_holds_no_slot(void **state)
+{
+    assert_int_equal(add(0, "a", false), 0);
+    in_flight(0, 5);
+    vb_shm_remove_backend(master, 0);
+    assert_int_equal(fill(), small.backends - 1);
+    vb_shm_release_worker(master, 2, true);
+    assert_int_equal(add(0, "b", false), 0);
+}
+
+/* Also the same name is another backend where the file does not name it. */
+static void one_that_the_file_does_not_name_comes_back_as_another(void **state)
+{
+    assert_int_equal(add(0, "a", false), 0);
+    in_flight(0, 1);
+    vb_shm_remove_backend(master, 0);
+    assert_int_equal(add(0, "a", false), 1);
+    assert_int_equal(add(0, "a", false), -EEXIST);
+    assert_int_equal(vb_shm_find_backend(master, 0, "a"), 1);
+}
+
+static void a_configured_one_keeps_its_slot(void **state)
+{
+    assert_int_equal(add(0, "a", true), 0);
+    assert_int_equal(add(0, "b", true), 1);
+    vb_shm_remove_backend(master, 0);
+    assert_int_equal(add(1, "a", false), 2); /* another pool's */
+    assert_int_equal(fill(), small.backends - 3);
+    assert_int_equal(add(0, "a", false), 0);
+    assert_int_equal(vb_shm_backend(master, 0)->configured_weight, 3); /* the file names it as before */
+    assert_int_equal(add(0, "a", true), -EEXIST);
+    vb_shm_remove_backend(master, 0);
+    vb_shm_backend(master, 0)->configured_weight = 0; /* not any more */
+    assert_int_equal(add(1, "c", false), 0);
+}
+
+/* However often, and whatever is still in flight: it is there once. */
+static void a_configured_one_comes_back_into_its_slot_at_once(void **state)
+{
+    assert_int_equal(add(0, "a", true), 0);
+    in_flight(0, 3);
+    for (unsigned i = 0; i < 10; i++) {
+        vb_shm_remove_backend(master, 0);
+        assert_int_equal(add(0, "a", true), 0);
+        assert_int_equal(add(0, "a", true), -EEXIST);
+        assert_int_equal(vb_shm_backend(master, 0)->incarnation, 2 + i); /* kept connections may lead elsewhere */
+    }
+    assert_int_equal(vb_shm_sum_in_flight(master, 0), 3);
+    assert_int_equal(fill(), small.backends - 1);
+}
+
+static void fill_row(unsigned backend)
+{
+    struct vb_shm_backend *row = vb_shm_backend(master, backend);
+    for (unsigned slot = 0; slot < small.workers; slot++) {
+        vb_add64(&vb_shm_traffic(master, slot, backend)->requests, 10);
+        vb_add64(&vb_shm_traffic(master, slot, backend)->latency[7], 10);
+    }
+    row->failures = row->ejections_in_row = row->announced_idle_ms = row->learned_idle_ms = 5;
+    row->last_failure = VB_BACKEND_RESET;
+    row->ejected_until_us = UINT64_MAX;
+    row->ejections = 9;
+    row->admin = VB_ADMIN_DRAIN;
+    vb_shm_write_health(master, backend, VB_HEALTH_DOWN, &(struct vb_health_record){.checks = 3, .reason = "refused"});
+}
+
+static void expect_fresh(unsigned backend, uint64_t figures, uint64_t ejections)
+{
+    const struct vb_shm_backend *row = vb_shm_backend(master, backend);
+    struct vb_traffic_sum sum = {0};
+    struct vb_health_record record;
+    vb_shm_add_traffic(master, backend, &sum);
+    assert_int_equal(sum.requests, figures);
+    assert_int_equal(sum.latency[7], figures);
+    assert_int_equal(row->ejections, ejections);
+    assert_int_equal(row->failures + row->ejections_in_row + row->announced_idle_ms + row->learned_idle_ms, 0);
+    assert_int_equal(row->last_failure, VB_BACKEND_NEVER_FAILED);
+    assert_int_equal(row->ejected_until_us, 0);
+    assert_int_equal(row->health, VB_HEALTH_UNKNOWN);
+    assert_true(vb_shm_read_health(master, backend, &record));
+    assert_int_equal(record.checks, 0);
+    assert_string_equal(record.reason, "");
+    assert_true(vb_shm_backend_usable(row, 0));
+}
+
+static void a_newcomer_finds_nothing_of_the_last(void **state)
+{
+    assert_int_equal(add(0, "a", false), 0);
+    fill_row(0);
+    vb_shm_remove_backend(master, 0);
+    assert_int_equal(add(0, "b", true), 0);
+    expect_fresh(0, 0, 0);
+}
+
+/* What it is taken for begins anew, but its figures are its own, and only grow. */
+static void who_comes_back_finds_its_figures(void **state)
+{
+    assert_int_equal(add(0, "a", true), 0);
+    fill_row(0);
+    vb_shm_remove_backend(master, 0);
+    assert_int_equal(add(0, "a", true), 0);
+    expect_fresh(0, 10 * small.workers, 9);
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, setup_master, teardown_master)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_removed_one_is_gone),
+        TEST(what_an_operator_changes_moves_the_epoch),
+        TEST(a_slot_is_free_when_nothing_is_in_flight_there),
+        TEST(what_a_dead_worker_had_in_flight_holds_no_slot),
+        TEST(one_that_the_file_does_not_name_comes_back_as_another),
+        TEST(a_configured_one_keeps_its_slot),
+        TEST(a_configured_one_comes_back_into_its_slot_at_once),
+        TEST(a_newcomer_finds_nothing_of_the_last),
+        TEST(who_comes_back_finds_its_figures),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
