@@ -188,7 +188,8 @@ static void add_health(struct table *table, const struct backend_row *row)
 {
     struct age left = {.known = true, .us = row->ejected_for_us + 999999};
     if (row->down)
-        table_cell(table, "DOWN %s%s%s%s", row->last_failure, row->health_since.known ? ", " : "",
+        table_cell(table, "DOWN %s%s%s%s", row->last_failure[0] != '\0' ? row->last_failure : "not checked yet",
+                   row->health_since.known ? ", " : "",
                    row->health_since.known ? age_text(row->health_since).chars : "",
                    row->health_since.known ? " ago" : "");
     else if (row->ejected)
