@@ -35,8 +35,14 @@ struct vb_tried {
 int vb_lb_pick(struct vb_lb *lb, const struct vb_tried *tried, uint64_t now_us);
 void vb_lb_done(struct vb_lb *lb, unsigned backend);
 
+/* Is there one that has not been tried? A pick may still find that it has gone meanwhile. */
+bool vb_lb_has_other(struct vb_lb *lb, const struct vb_tried *tried, uint64_t now_us);
+
 /* Follows the segment, as a pick does. True when the picture is another since the last call of this function. */
 bool vb_lb_look(struct vb_lb *lb, uint64_t now_us);
+
+/* May it be picked, by the picture as it is? */
+bool vb_lb_is_candidate(const struct vb_lb *lb, unsigned backend);
 
 /* Of what was last picked from: too few backends are healthy, so all have been tried that are not drained. */
 bool vb_lb_in_panic(const struct vb_lb *lb);
@@ -58,6 +64,9 @@ void vb_outlier_passed(struct vb_shm *shm, unsigned backend, uint64_t now_us);
  */
 uint64_t vb_outlier_failed(struct vb_shm *shm, unsigned slot, unsigned backend, const struct vb_outlier_rules *rules,
                            enum vb_backend_failure why, uint64_t now_us);
+
+/* A check has just connected to it: an ejection for want of a connection is over. It stays on trial. */
+void vb_outlier_refute(struct vb_shm *shm, unsigned backend, uint64_t now_us);
 
 /* Ends its ejection, for whoever has better knowledge: it was down and has come up again. */
 void vb_outlier_forgive(struct vb_shm *shm, unsigned backend);

@@ -105,6 +105,7 @@ struct vb_health_record {
     uint32_t transitions;
     char reason[104];     /* of the last failure, e.g. "connection refused"; empty: none yet */
     uint32_t address_len; /* 0: the name has not been resolved */
+    uint32_t incarnation; /* of the slot that this was found out for */
     struct sockaddr_storage address;
 };
 

@@ -74,6 +74,12 @@ size_t vb_stream_unsent(const struct vb_stream *stream);
 void vb_stream_pause(struct vb_stream *stream);
 void vb_stream_resume(struct vb_stream *stream);
 
+/*
+ * While it is guarded the death of this process is an RST to the peer and not a clean end: for messages that only the
+ * end of the connection completes. Costs a system call. A unix socket cannot tell its peer.
+ */
+void vb_stream_guard(struct vb_stream *stream, bool on);
+
 /* Has nothing come that has not been read yet, not even the peer's end? Costs a system call. */
 bool vb_stream_is_silent(const struct vb_stream *stream);
 

@@ -139,7 +139,7 @@ static const struct vb_option retry_options[] = {
     SHARE_OR("off", VB_RETRY_UNLIMITED, "budget", POOL(retry.budget), 0, 100, "20%"),
     CUSTOM_WORDS("on", vb_read_retry_on, retry_words, "connect, reset, timeout"),
     SIZE("buffer", POOL(retry.buffer), 0, 16 * MIB, "64KiB"),
-    DURATION("total", POOL(retry.total_ms), 1 * MS, DAY, "60s"),
+    DURATION("total", POOL(retry.total_ms), 1 * MS, DAY, "2m"),
     END,
 };
 static const struct vb_level retry_level = {"pools.NAME.retry", retry_options};

@@ -40,6 +40,7 @@ struct check {
     bool awaited;  /* the first round is not over without it */
     bool resting;  /* in maintenance: nothing is probed */
     bool unjudged; /* the last probe could not be made */
+    bool moved;    /* to another address, which is not published yet */
     bool closed;   /* the timer is */
 };
 
@@ -136,22 +137,26 @@ static void take_address(struct check *check)
     if (probe->n_addresses == 0)
         return;
     const struct vb_probe_address *now = &probe->addresses[probe->current];
-    bool moved = record->address_len != 0 &&
-                 (record->address_len != now->length || memcmp(&record->address, &now->address, now->length) != 0);
+    check->moved |= record->address_len != 0 &&
+                    (record->address_len != now->length || memcmp(&record->address, &now->address, now->length) != 0);
     record->address = now->address;
     record->address_len = now->length;
-    if (moved) { /* connections to the old address wait in the workers; none may be used again */
-        atomic_fetch_add(&vb_shm_backend(check->health->shm, check->slot)->incarnation, 1);
-        check->incarnation++; /* not stored: where the slot became another's just now, that shows as before */
-    }
 }
 
 /* The record as it is but for the reason: "not checked yet" is no failure, and forgotten with the first result. */
-static void publish(const struct check *check, enum vb_health_state state, const char *reason)
+static void publish(struct check *check, enum vb_health_state state, const char *reason)
 {
     struct vb_health_record shown = check->record;
     vb_copy(shown.reason, sizeof(shown.reason), reason);
+    shown.incarnation = check->incarnation + check->moved;
     vb_shm_write_health(check->health->shm, check->slot, state, &shown);
+    if (!check->moved)
+        return;
+    /* Connections to the old address wait in the workers; none may be used again. After the address: who finds the new
+     * number has found the new address too. */
+    check->moved = false;
+    atomic_fetch_add(&vb_shm_backend(check->health->shm, check->slot)->incarnation, 1);
+    check->incarnation++; /* not stored: where the slot became another's just now, that shows as before */
 }
 
 /* It was down and is up: what requests have shown was perhaps of a process that is no more. */
@@ -187,6 +192,8 @@ static void judge(struct check *check, const struct vb_probe_result *result)
     if (changed && result->passed &&
         atomic_load(&vb_shm_backend(check->health->shm, check->slot)->health) == VB_HEALTH_DOWN)
         forgive(check); /* before it can be picked */
+    if (result->passed && probe->pool->health.enabled && probe->pool->health.port == 0)
+        vb_outlier_refute(check->health->shm, check->slot, vb_clock_us());
     enum vb_health_state state = check->fsm.state;
     if (!probe->pool->health.enabled && state == VB_HEALTH_UP)
         state = VB_HEALTH_UNCHECKED; /* only its name was looked up */

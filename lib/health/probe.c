@@ -45,7 +45,7 @@ static void finish(struct vb_probe *probe, bool passed, const char *reason)
 static void fail_code(struct vb_probe *probe, int code)
 {
     struct vb_probe_result result = {
-        .no_verdict = code == -EMFILE || code == -ENFILE || code == -ENOMEM || code == -ENOBUFS,
+        .no_verdict = vb_is_lack(code),
     };
     vb_describe(result.reason, sizeof(result.reason), code);
     finish_with(probe, &result);

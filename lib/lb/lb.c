@@ -165,6 +165,11 @@ static int pick_ejected(const struct vb_lb *lb, const struct vb_tried *tried)
     return best;
 }
 
+bool vb_lb_has_other(struct vb_lb *lb, const struct vb_tried *tried, uint64_t now_us)
+{
+    return follow(lb, now_us) == 0 && (has_untried(lb, tried) || pick_ejected(lb, tried) >= 0);
+}
+
 static uint64_t take_ticket(struct vb_lb *lb)
 {
     return atomic_fetch_add_explicit(&lb->pool->cursor, 1, memory_order_relaxed);
@@ -207,6 +212,14 @@ bool vb_lb_look(struct vb_lb *lb, uint64_t now_us)
     bool remade = lb->remade;
     lb->remade = false;
     return remade;
+}
+
+bool vb_lb_is_candidate(const struct vb_lb *lb, unsigned backend)
+{
+    for (unsigned i = 0; i < lb->n_candidates; i++)
+        if (lb->candidates[i].backend == backend)
+            return true;
+    return false;
 }
 
 bool vb_lb_in_panic(const struct vb_lb *lb)

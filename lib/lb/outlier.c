@@ -13,6 +13,9 @@
  * when the last ejection ended longer ago than it lasted. That is computed from the end, the number in a row and the
  * rules, so a reload that changes the rules changes it too, a little.
  *
+ * What a check knows better: one that was ejected for want of a connection returns when a check has connected to it,
+ * and one that was down is forgiven when it comes up.
+ *
  * Cap: with this one, no more than `max_ejected` per cent of the pool's members that are not down are ejected at a
  * time. A small pool may so have none ejected. Who is not ejected for that stays on the brink: its next failure asks
  * again. When others go down later, lb.c keeps to the cap.
@@ -103,6 +106,17 @@ uint64_t vb_outlier_failed(struct vb_shm *shm, unsigned slot, unsigned backend, 
     if (atomic_fetch_add_explicit(&row->failures, 1, memory_order_relaxed) + 1 < rules->consecutive)
         return 0;
     return try_to_eject(shm, slot, row, rules, now_us);
+}
+
+/* The end stays there, so that the next ejection is one in a row. */
+void vb_outlier_refute(struct vb_shm *shm, unsigned backend, uint64_t now_us)
+{
+    struct vb_shm_backend *row = vb_shm_backend(shm, backend);
+    unsigned why = atomic_load_explicit(&row->last_failure, memory_order_relaxed);
+    if (!vb_shm_backend_ejected(row, now_us) || (why != VB_BACKEND_REFUSED && why != VB_BACKEND_CONNECT_TIMEOUT))
+        return;
+    atomic_store_explicit(&row->ejected_until_us, now_us, memory_order_release);
+    atomic_fetch_add(&vb_shm_pool(shm, atomic_load_explicit(&row->pool, memory_order_relaxed))->epoch, 1);
 }
 
 void vb_outlier_forgive(struct vb_shm *shm, unsigned backend)

@@ -300,6 +300,14 @@ size_t vb_stream_unsent(const struct vb_stream *stream)
     return unsent;
 }
 
+void vb_stream_guard(struct vb_stream *stream, bool on)
+{
+    struct linger linger = {.l_onoff = on};
+    int fd;
+    if (uv_fileno(&stream->uv.handle, &fd) == 0)
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 bool vb_stream_is_silent(const struct vb_stream *stream)
 {
     struct pollfd poll_fd = {.events = POLLIN};

@@ -432,6 +432,11 @@ void vb_client_exchange_done(struct vb_client *c)
     leave(c);
 }
 
+void vb_client_guard(struct vb_client *c, bool on)
+{
+    vb_stream_guard(c->stream, on);
+}
+
 void vb_client_exchange_broken(struct vb_client *c, bool reset)
 {
     c->exchange = NULL;

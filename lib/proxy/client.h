@@ -60,6 +60,9 @@ void vb_client_answer(struct vb_client *client, const struct vb_answer *answer);
 /* The response is complete: on to the next request, or the end of the connection. The exchange is gone after this. */
 void vb_client_exchange_done(struct vb_client *client);
 
+/* Only the end of the connection will complete the response in hand; or it has been completed. */
+void vb_client_guard(struct vb_client *client, bool on);
+
 /* The response cannot be completed: the client must not take what it got for a whole one. */
 void vb_client_exchange_broken(struct vb_client *client, bool reset);
 

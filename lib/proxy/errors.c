@@ -9,6 +9,7 @@ static const struct vb_failure_info infos[] = {
                             "no usable backend"},
     [VB_FAIL_OVERLOAD] = {503, false, OURS, "Too many requests are being served at the moment.",
                           "a limit of circuit_breaker is reached"},
+    [VB_FAIL_NO_PORT] = {500, false, OURS, "The balancer ran out of a resource.", "no local address or port towards it"},
     [VB_FAIL_CONNECT] = {502, false, VB_BACKEND_REFUSED, "The backend could not be reached.", "cannot connect"},
     [VB_FAIL_CONNECT_TIMEOUT] = {504, true, VB_BACKEND_CONNECT_TIMEOUT,
                                  "The backend did not accept a connection in time.", "connect timed out"},

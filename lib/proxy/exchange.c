@@ -275,7 +275,7 @@ void vb_exchange_interim(struct vb_exchange *x, const struct vb_head *head)
     struct vb_forward_response how = {.via = x->proxy->via, .framing = VB_FRAMING_NONE};
     if (!x->client_is_1_1)
         return; /* RFC 9110 15.2: HTTP/1.0 clients do not know them */
-    x->retry.answered = true;
+    vb_retry_answered(&x->retry);
     vb_client_send_head(x->client, head, &how);
     vb_exchange_response_flush(x);
 }
@@ -292,11 +292,14 @@ void vb_exchange_response_head(struct vb_exchange *x, const struct vb_head *head
     if (vb_retry_is_failure(x->pool->conf, head->status) && vb_exchange_ask_another(x, head->status))
         return;
     vb_timer_stop(&x->total);
-    x->retry.answered = x->response_started = true;
+    x->response_started = true;
+    vb_retry_answered(&x->retry);
     x->status = head->status;
     x->response_framing = framing_for_client(x, head->framing);
-    if (x->response_framing == VB_FRAMING_CLOSE)
+    if (x->response_framing == VB_FRAMING_CLOSE) {
         vb_client_close_after(x->client);
+        vb_client_guard(x->client, true);
+    }
     bool closes = vb_client_decide_close(x->client);
     bool has_date = vb_head_find(head, VB_FIELD_DATE) != NULL;
     struct vb_forward_response how = {
@@ -335,6 +338,8 @@ void vb_exchange_response_done(struct vb_exchange *x, bool keep_upstream)
         vb_client_cut(client);
         return;
     }
+    if (x->response_framing == VB_FRAMING_CLOSE)
+        vb_client_guard(client, false);
     /* A response that came before the request was complete: the rest of it has no place to go. */
     vb_exchange_free(x, keep_upstream && x->request_done);
     vb_client_exchange_done(client);

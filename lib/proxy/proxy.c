@@ -120,17 +120,26 @@ struct vb_str vb_proxy_date(struct vb_proxy *proxy)
 
 /* ---- backends that are taken away -------------------------------------------------------------------------------- */
 
+/* In panic, and where too many are ejected, requests go to some that are ill: there they stay. */
+static bool is_candidate(const struct vb_proxy *proxy, unsigned backend)
+{
+    unsigned pool = atomic_load(&vb_shm_backend(proxy->shm, backend)->pool);
+    return pool < proxy->conf->n_pools && vb_lb_is_candidate(proxy->pools[pool].lb, backend);
+}
+
 /* Kept connections to one that is not wanted now are closed, so that it can stop; who waits for one that is ill hears
- * of it. */
+ * of it. In maintenance it is called down because nobody looks: what is in flight there finishes. */
 static void see_doubts(struct vb_proxy *proxy)
 {
     uint64_t now = vb_clock_us();
     for (unsigned i = 0; i < vb_shm_capacity(proxy->shm).backends; i++) {
         const struct vb_shm_backend *backend = vb_shm_backend(proxy->shm, i);
         bool down = atomic_load(&backend->health) == VB_HEALTH_DOWN;
-        if (!atomic_load(&backend->used) || atomic_load(&backend->admin) != VB_ADMIN_READY || down)
+        unsigned admin = atomic_load(&backend->admin);
+        if (!atomic_load(&backend->used) || admin != VB_ADMIN_READY || down)
             vb_upstream_close_idle(proxy, i);
-        if (down || vb_shm_backend_ejected(backend, now))
+        bool ill = (down && admin != VB_ADMIN_MAINT) || vb_shm_backend_ejected(backend, now);
+        if (ill && !TAILQ_EMPTY(&proxy->upstreams[i].waiting) && !is_candidate(proxy, i))
             vb_upstream_doubt(proxy, i);
     }
 }

@@ -29,6 +29,12 @@ void vb_retry_keep(struct vb_retry *retry, const struct iovec *iov, unsigned n, 
             drop(retry); /* without memory it goes on without a net */
 }
 
+void vb_retry_answered(struct vb_retry *retry)
+{
+    retry->answered = true;
+    drop(retry);
+}
+
 bool vb_retry_is_safe(const struct vb_retry *retry, bool sent)
 {
     return !retry->answered && !retry->incomplete && (!sent || retry->idempotent);
@@ -40,6 +46,7 @@ static unsigned kind_of(enum vb_failure failure)
     switch (failure) {
     case VB_FAIL_CONNECT:
     case VB_FAIL_CONNECT_TIMEOUT:
+    case VB_FAIL_NO_PORT:
         return VB_RETRY_CONNECT;
     case VB_FAIL_CLOSED:
     case VB_FAIL_RESET:

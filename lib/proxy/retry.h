@@ -33,6 +33,9 @@ bool vb_retry_holds(const struct vb_retry *retry, const struct vb_head *head);
  */
 void vb_retry_keep(struct vb_retry *retry, const struct iovec *iov, unsigned n, bool sent);
 
+/* The client gets something of a response: nothing is tried again, and nothing is kept for it. */
+void vb_retry_answered(struct vb_retry *retry);
+
 /* May the request be sent a second time at all? */
 bool vb_retry_is_safe(const struct vb_retry *retry, bool sent);
 

@@ -91,7 +91,7 @@ static void log_ejection(struct vb_exchange *x, uint64_t for_us, const struct vb
 static void note_failure(struct vb_exchange *x, enum vb_failure failure, const char *detail, bool stale)
 {
     const struct vb_failure_info *info = vb_failure_info(failure);
-    if (x->backend < 0 || failure == VB_FAIL_INTERNAL || failure == VB_FAIL_OVERLOAD)
+    if (x->backend < 0 || failure == VB_FAIL_INTERNAL || failure == VB_FAIL_NO_PORT || failure == VB_FAIL_OVERLOAD)
         return;
     uint64_t now = vb_clock_us();
     if (failure != VB_FAIL_STATUS) { /* which is counted as a response */
@@ -131,7 +131,10 @@ void vb_exchange_give_up(struct vb_exchange *x, enum vb_failure failure, const c
     const struct vb_failure_info *info = vb_failure_info(failure);
     struct vb_client *client = x->client;
     char then[16];
-    snprintf(then, sizeof(then), "%u", info->status);
+    if (x->response_started) /* the client has another status already */
+        vb_copy(then, sizeof(then), "cut");
+    else
+        snprintf(then, sizeof(then), "%u", info->status);
     log_failure(x, failure == VB_FAIL_NO_ROUTE ? VB_LOG_INFO : VB_LOG_WARN, then, info, detail);
     if (failure == VB_FAIL_NO_ROUTE) /* the client's mistake */
         vb_count(x->proxy->stats, unrouted);
@@ -180,6 +183,7 @@ static void take_backend(struct vb_exchange *x, unsigned backend, uint64_t now_u
     x->backend = (int)backend;
     x->in_flight = true;
     x->resent = false;
+    x->status = 0;
     if (vb_lb_in_panic(x->pool->lb))
         vb_count(x->proxy->stats, panicked);
     vb_count(vb_exchange_traffic(x), requests);
@@ -192,6 +196,8 @@ static int connect_backend(struct vb_exchange *x, bool fresh, enum vb_failure *r
     int r = vb_upstream_get(&x->upstream, x->proxy, x->pool, (unsigned)x->backend, x, choice);
     if (r == -EBUSY)
         *ret_failure = VB_FAIL_OVERLOAD;
+    else if (r == -EADDRNOTAVAIL)
+        *ret_failure = VB_FAIL_NO_PORT;
     else if (vb_is_lack(r))
         *ret_failure = VB_FAIL_INTERNAL;
     else
@@ -216,8 +222,32 @@ void vb_exchange_send(struct vb_exchange *x)
 static void on_total_over(struct vb_timer *timer)
 {
     struct vb_exchange *x = vb_container_of(timer, struct vb_exchange, total);
+    if (!x->request_done) { /* it is the client who takes his time, and his own time-outs see to that */
+        vb_timer_start(&x->total, &x->pool->total, on_total_over);
+        return;
+    }
     note_failure(x, VB_FAIL_TOTAL_TIMEOUT, NULL, false);
     vb_exchange_give_up(x, VB_FAIL_TOTAL_TIMEOUT, NULL);
+}
+
+/* Is the backend in hand ejected, or down? */
+static bool is_out(const struct vb_exchange *x, uint64_t now_us)
+{
+    const struct vb_shm_backend *backend = vb_shm_backend(x->proxy->shm, (unsigned)x->backend);
+    return vb_shm_backend_ejected(backend, now_us) || atomic_load(&backend->health) == VB_HEALTH_DOWN;
+}
+
+/* What is only said of a try that is left; while the backend's figures are still its own (see vb_lb_done). */
+static void count_left(struct vb_exchange *x, enum vb_failure failure, uint64_t now_us)
+{
+    struct vb_shm_traffic *traffic = vb_exchange_traffic(x);
+    vb_count(traffic, retries);
+    if (failure == VB_FAIL_DOWN)
+        vb_count(traffic, errors);
+    if (failure != VB_FAIL_STATUS)
+        return;
+    count_status(traffic, x->status);
+    count_latency(traffic, x->try_us, now_us);
 }
 
 /*
@@ -226,22 +256,27 @@ static void on_total_over(struct vb_timer *timer)
 static bool move(struct vb_exchange *x, enum vb_failure failure, const char *detail)
 {
     struct vb_shm_pool *pool = vb_shm_pool(x->proxy->shm, x->pool->index);
-    bool sent = vb_exchange_has_sent(x); /* else no backend has had any work with it: that asks no budget */
+    bool sent = vb_exchange_has_sent(x);
     uint64_t now = vb_clock_us(), spent_ms = (now - x->start_us) / 1000, total_ms = x->pool->conf->retry.total_ms;
     if (!vb_retry_allows(&x->retry, failure, sent) || spent_ms >= total_ms)
+        return false;
+    /*
+     * The budget bounds what a bad backend costs the others as long as it gets requests. It costs them no more than
+     * what would have come to them anyway if it has never seen the request, or when it is out. Before the pick: one
+     * that comes to nothing would cost the other backend its turn.
+     */
+    bool costs = sent && !is_out(x, now);
+    if (!vb_lb_has_other(x->pool->lb, &x->retry.tried, now) ||
+        (costs && !vb_retry_budget_take(pool, x->pool->conf->retry.budget, now)))
         return false;
     int other = pick(x, now);
     if (other < 0)
         return false;
-    if (sent && !vb_retry_budget_take(pool, x->pool->conf->retry.budget, now)) {
-        vb_lb_done(x->pool->lb, (unsigned)other);
-        return false;
-    }
     if (x->total.list == NULL)
         vb_timer_start_at(&x->total, &x->pool->total, vb_loop_now_ms(x->proxy->loop) + total_ms - spent_ms,
                           on_total_over);
     log_failure(x, VB_LOG_DEBUG, "trying elsewhere", vb_failure_info(failure), detail);
-    vb_count(vb_exchange_traffic(x), retries);
+    count_left(x, failure, now);
     vb_upstream_release(&x->upstream, false);
     leave_backend(x);
     take_backend(x, (unsigned)other, now);
@@ -308,12 +343,8 @@ bool vb_exchange_ask_another(struct vb_exchange *x, unsigned status)
     /* 429 is about this client: no failure of the backend. */
     if (status != 429)
         note_failure(x, VB_FAIL_STATUS, detail, false);
-    struct vb_shm_traffic *failed = vb_exchange_traffic(x);
-    uint64_t began_us = x->try_us;
     if (!move(x, VB_FAIL_STATUS, detail))
         return false;
-    count_status(failed, status);
-    count_latency(failed, began_us, x->try_us);
     if (connect_some(x, false))
         vb_exchange_send(x);
     return true;
@@ -350,10 +381,8 @@ void vb_exchange_upstream_failed(struct vb_exchange *x, enum vb_failure failure,
 
 void vb_exchange_upstream_doubted(struct vb_exchange *x)
 {
-    struct vb_shm_traffic *left = vb_exchange_traffic(x);
     if (!move(x, VB_FAIL_DOWN, NULL))
         return; /* better late than never */
-    vb_count(left, errors);
     if (connect_some(x, false))
         vb_exchange_send(x);
 }

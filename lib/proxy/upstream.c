@@ -445,8 +445,11 @@ static int connect_new(struct vb_upstream **ret_upstream, struct vb_proxy *proxy
                        unsigned backend)
 {
     struct vb_health_record record;
-    if (!vb_shm_read_health(proxy->shm, backend, &record) || record.address_len == 0)
-        return -EHOSTUNREACH; /* its name has not been resolved */
+    /* Before the address: one that is newer than what we call it is only not kept; an older one would be used on. */
+    uint32_t incarnation = atomic_load(&vb_shm_backend(proxy->shm, backend)->incarnation);
+    if (!vb_shm_read_health(proxy->shm, backend, &record) || record.address_len == 0 ||
+        (int32_t)(incarnation - record.incarnation) > 0)
+        return -EHOSTUNREACH; /* its name has not been resolved; or this is the address of one that is gone */
     if (!vb_shm_enter(proxy->shm, proxy->slot, pool->index, VB_PLACE_PENDING, pool->conf->circuit_breaker.max_pending))
         return -EBUSY;
     int r = -ENOMEM;
@@ -458,7 +461,7 @@ static int connect_new(struct vb_upstream **ret_upstream, struct vb_proxy *proxy
     u->proxy = proxy;
     u->pool = pool;
     u->backend = backend;
-    u->incarnation = atomic_load(&vb_shm_backend(proxy->shm, backend)->incarnation);
+    u->incarnation = incarnation;
     r = vb_stream_connect(&u->stream, proxy->loop, (struct sockaddr *)&record.address, &events, u);
     if (r < 0)
         goto fail;
@@ -510,6 +513,7 @@ bool vb_upstream_has_sent(const struct vb_upstream *u)
 void vb_upstream_doubt(struct vb_proxy *proxy, unsigned backend)
 {
     struct vb_upstream_list *waiting = &proxy->upstreams[backend].waiting;
+    uint32_t incarnation = atomic_load(&vb_shm_backend(proxy->shm, backend)->incarnation);
     struct vb_upstream *u;
     unsigned n = 0;
     TAILQ_FOREACH (u, waiting, link)
@@ -517,7 +521,8 @@ void vb_upstream_doubt(struct vb_proxy *proxy, unsigned backend)
     for (; n > 0 && (u = TAILQ_FIRST(waiting)) != NULL; n--) { /* each goes to the end first: it may be closed */
         TAILQ_REMOVE(waiting, u, link);
         TAILQ_INSERT_TAIL(waiting, u, link);
-        vb_exchange_upstream_doubted(u->exchange);
+        if (u->incarnation == incarnation) /* else what is known of the slot now is not about this connection */
+            vb_exchange_upstream_doubted(u->exchange);
     }
 }
 

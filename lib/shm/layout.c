@@ -50,6 +50,7 @@ _Static_assert(sizeof(struct vb_shm_pool) == 384, "pool has grown");
 FROZEN(vb_health_record, last_latency_us, 40);
 FROZEN(vb_health_record, reason, 48);
 FROZEN(vb_health_record, address_len, 152);
+FROZEN(vb_health_record, incarnation, 156);
 FROZEN(vb_health_record, address, 160);
 _Static_assert(sizeof(struct vb_health_record) == 288, "health record has grown");
 

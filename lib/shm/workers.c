@@ -78,8 +78,10 @@ void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died)
             zero_traffic_gauges(vb_shm_traffic(shm, slot, i));
     }
     for (unsigned i = 0; i < shm->cap.backends; i++) {
+        struct vb_shm_pool *pool = vb_shm_pool(shm, i);
         uint32_t deciding = slot + 1;
-        atomic_compare_exchange_strong(&vb_shm_pool(shm, i)->ejecting, &deciding, 0);
+        if (atomic_compare_exchange_strong(&pool->ejecting, &deciding, 0))
+            atomic_fetch_add(&pool->epoch, 1); /* it may have ejected one and died before it could say so */
     }
     shm_give_back_admissions(shm, slot);
     if (died)

@@ -585,3 +585,49 @@ def test_a_relative_segment_path_works_from_elsewhere(balancer, backend, tmp_pat
         process.terminate()
         assert process.wait(20) == 0
     assert not (tmp_path / "segment.sock").exists()
+
+
+# ---- what is in flight -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["maint", "drain", "remove"])
+def test_what_is_in_flight_finishes_where_it_is(balancer, backend, how):
+    """Nobody says that the backend is ill: in maintenance it is only not asked."""
+    gate = threading.Event()
+    one, two = backend(reply("one")), backend(gated(gate))
+    lb = balancer(named([one, two]), pool=FAST)
+    do(lb, "drain", "web/b1")
+    with Client(lb.port) as client:
+        client.start("GET", "/slow")
+        eventually(lambda: [r for r in requests_of(two) if r.target == "/slow"], "it has come")
+        do(lb, "ready", "web/b1")
+        do(lb, how, "web/b2")
+        if how == "maint":
+            lb.wait_health("b2", "down")
+        assert [get(lb.port).text for _ in range(20)] == ["one"] * 20
+        gate.set()
+        assert client.response().status == 200
+    assert "/slow" not in [r.target for r in requests_of(one)]
+
+
+def test_what_is_in_flight_finishes_when_its_backend_goes_and_comes_back(balancer, backend):
+    """It is not checked yet then: that says nothing about the connection of before."""
+    gate, busy = threading.Event(), threading.Event()
+
+    def answer(connection, request):
+        if request.target == "/slow" or (request.target == "/health" and busy.is_set()):
+            busy.set()
+            gate.wait(20)
+        connection.send(reply("two"))
+    one, two = backend(reply("one")), backend(answer)
+    lb = balancer(named([one, two]), pool={"health": {"path": "/health", "interval": "10s", "timeout": "9s"}})
+    do(lb, "drain", "web/b1")
+    with Client(lb.port) as client:
+        client.start("GET", "/slow")
+        assert busy.wait(20)
+        do(lb, "ready", "web/b1")
+        do(lb, "remove", "web/b2")
+        do(lb, "add", "web", "b2")
+        assert [get(lb.port).text for _ in range(20)] == ["one"] * 20
+        gate.set()
+        assert client.response().text == "two"

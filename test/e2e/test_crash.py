@@ -152,3 +152,27 @@ def test_a_worker_that_cannot_live_does_not_spin(balancer, backend):
     lb.wait_workers()
     assert killed < 15, f"{killed} processes in 3 s"
     assert get(lb.port).status == 200
+
+
+def test_a_killed_worker_leaves_no_response_that_looks_complete(balancer, backend):
+    """Without a length only the end of the connection completes it, and that must not come from a dead worker."""
+    there = backend(lambda c, r: (c.send(b"HTTP/1.0 200 OK\r\n\r\nhello"), c.hang()))
+    lb = balancer(there)
+    with Client(lb.port) as client:
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.head().status == 200
+        assert client.exactly(5) == b"hello"
+        os.kill(lb.worker_pids()[0], signal.SIGKILL)
+        with pytest.raises(ConnectionResetError):
+            client.rest()
+    there.released.set()
+    lb.wait_workers()
+
+
+def test_a_response_without_a_length_ends_cleanly(balancer, backend):
+    there = backend(lambda c, r: (c.send(b"HTTP/1.0 200 OK\r\n\r\nhello"), c.close()))
+    lb = balancer(there)
+    with Client(lb.port) as client:
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.head().status == 200
+        assert client.rest() == b"hello"

@@ -2,11 +2,12 @@
 
 What is tried again at all: test_retries.py.
 """
+import threading
 import time
 from collections import Counter
 
 import pytest
-from harness import Client, Turns, at_once, deaf_address, eventually, free_port, get, hang, post, reply, reset
+from harness import (Client, Turns, at_once, deaf_address, eventually, free_port, get, hang, post, reply, reset, run)
 
 ONE_AND_FOUR = pytest.mark.parametrize("workers", [1, 4], ids=lambda n: f"workers={n}")
 
@@ -277,3 +278,123 @@ def test_refused_by_one_pool_is_not_refused_by_another(balancer, backend):
     assert get(lb.port, "/other").text == "fine"
     client.reset()
     lb.wait_idle()
+
+
+# ---- what costs no budget, and what must not cost any ----------------------------------------------------------------
+
+
+def test_no_budget_is_spent_where_there_is_nobody_else(balancer, backend):
+    lb = balancer([{"address": backend(reset), "name": "bad"}, {"address": backend(), "name": "good"}],
+                  pool={"outlier": "off"})
+    assert run("vbctl", "--name", lb.name, "drain", "web/good").returncode == 0
+    assert [get(lb.port).status for _ in range(40)] == [502] * 40
+    assert lb.backend("bad")["retries"] == 0
+    assert run("vbctl", "--name", lb.name, "ready", "web/good").returncode == 0
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+
+
+def test_the_good_one_keeps_its_turns_when_the_budget_is_used_up(balancer, backend):
+    """One of two fails: half of the requests go well, whatever the budget."""
+    lb = balancer([backend(reset), backend()], pool={"outlier": "off", "retry": {"budget": "0%"}})
+    statuses = [get(lb.port).status for _ in range(80)]
+    assert statuses.count(200) >= 40
+
+
+@ONE_AND_FOUR
+def test_what_is_under_way_when_a_backend_is_taken_out_costs_no_budget(balancer, backend, workers):
+    """It dies with 60 requests: the first failures eject it, and then it is only those that it has."""
+    def answer(connection, request):
+        connection.backend.released.wait(20)
+        connection.reset()
+    dying, good = backend(answer), backend()
+    lb = balancer([dying, good], workers=workers, pool={"retry": {"budget": "0%"}, "balance": "round_robin"})
+    clients = [Client(lb.port) for _ in range(120)]
+    for client in clients:
+        client.start("GET", "/")
+    dying.wait_requests(60)
+    dying.released.set()
+    assert [client.response().status for client in clients] == [200] * 120
+    assert lb.backend(dying)["ejected"] and lb.backend(dying)["retries"] == 60
+    for client in clients:
+        client.close()
+
+
+# ---- the time of an upload -------------------------------------------------------------------------------------------
+
+
+def test_the_time_of_all_tries_is_not_that_of_an_upload(balancer, backend):
+    """A client that sends all the time is no slow backend, also when its first try was refused."""
+    there = backend(lambda c, r: c.send(reply(str(len(r.body)))))
+    lb = balancer([there, f"127.0.0.1:{free_port()}"], pool={"retry": {"total": "500ms"}, "outlier": "off"})
+    for _ in range(2):
+        with Client(lb.port) as client:
+            client.start("PUT", "/", [("Content-Length", "100000")])
+            for _ in range(10):
+                client.send(b"x" * 10000)
+                time.sleep(0.1)
+            assert client.response().text == "100000"
+
+
+# ---- ejections and the rest ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("health", [{"interval": "200ms"}, "off"], ids=["checked", "unchecked"])
+def test_an_ejected_backend_that_is_well_again_is_not_missed(balancer, backend, health):
+    """A rolling restart of two: the second goes when the first is back, but is still ejected."""
+    both = [backend(), backend()]
+    lb = balancer(both, pool={"health": health, "outlier": {"eject": "60s"}})
+    both[0].stop()
+    eventually(lambda: get(lb.port).status == 200 and lb.backend(both[0])["ejections"] > 0, "it is ejected")
+    both[0].start()
+    if health != "off":
+        eventually(lambda: lb.backend(both[0])["health"] == "up" and not lb.backend(both[0])["ejected"],
+                   "a check that connects ends an ejection for want of a connection")
+    both[1].stop()
+    assert [get(lb.port).status for _ in range(100)] == [200] * 100
+
+
+def test_who_waits_at_one_that_is_picked_from_is_left_alone(balancer, backend):
+    """Two are ejected, then the others go down: an ejection ends for that, and what goes there stays there."""
+    ill, gate = threading.Event(), threading.Event()
+
+    def made(name):
+        def answer(connection, request):
+            if request.target == "/health" and ill.is_set() and name in ("b3", "b4"):
+                connection.close()
+            if request.target == f"/bad-{name}":
+                connection.close()
+            if request.target == "/slow":
+                gate.wait(20)
+            connection.send(reply(name))
+        return backend(answer)
+    backends = {name: made(name) for name in ("b1", "b2", "b3", "b4")}
+    lb = balancer([{"address": there, "name": name} for name, there in backends.items()],
+                  pool={"health": {"path": "/health", "interval": "100ms", "fast_interval": "50ms"},
+                        "outlier": {"consecutive": 1, "eject": "60s"}, "retry": {"budget": "off"}})
+    for name in ("b1", "b2"):
+        eventually(lambda: get(lb.port, f"/bad-{name}") and lb.backend(name)["ejected"], f"{name} is ejected")
+    ill.set()
+    lb.wait_health("b3", "down")
+    lb.wait_health("b4", "down")
+    with Client(lb.port) as client:
+        client.start("GET", "/slow")
+
+        def asked():
+            return [name for name, there in backends.items() if "/slow" in [r.target for r in there.requests]]
+        first = eventually(asked, "it has come somewhere")
+        assert run("vbctl", "--name", lb.name, "weight", "web/b3", "3").returncode == 0  # another picture
+        assert [get(lb.port).status for _ in range(20)] == [200] * 20
+        gate.set()
+        assert [client.response().text] == first == asked()
+
+
+def test_an_upgrade_behind_a_status_that_was_tried_again_is_no_5xx(balancer, backend):
+    turns = Turns(reply(status="503 No"), b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n"
+                                          b"Upgrade: websocket\r\n\r\n")
+    both = [backend(turns), backend(turns)]
+    lb = balancer(both, pool={"retry": {"on": [503]}})
+    with Client(lb.port) as client:
+        client.start("GET", "/", [("Connection", "upgrade"), ("Upgrade", "websocket")])
+        assert client.head().status == 101
+        rows = [lb.backend(there) for there in both]
+        assert sorted((row["responses_5xx"], row["upgrades"]) for row in rows) == [(0, 1), (1, 0)]

@@ -28,7 +28,7 @@ static void check_defaults(const struct vb_conf_pool *pool)
     assert_int_equal(pool->retry.budget, 20);
     assert_int_equal(pool->retry.on, DEFAULT_ON);
     assert_int_equal(pool->retry.buffer, 65536);
-    assert_int_equal(pool->retry.total_ms, 60000);
+    assert_int_equal(pool->retry.total_ms, 120000);
 }
 
 static void all_is_guarded_without_a_word(void **state)

@@ -354,6 +354,23 @@ static void the_last_resort_of_a_further_try(void **state)
     assert_int_equal(vb_lb_pick(f->workers[0], &tried, T0), -ENOENT);
 }
 
+/* A check has connected to it. That says nothing about what it answers. */
+static void want_of_a_connection_is_refuted_by_one(void **state)
+{
+    struct fixture *f = *state;
+    open_equal(f, 4);
+    assert_int_equal(fail_times(f, 0, 5, T0), 10);
+    vb_outlier_refute(f->shm, 0, T0 + SECOND_US);
+    assert_false(is_picked(f, 0, 0, T0 + SECOND_US)); /* it was reset */
+    row(f, 0)->last_failure = VB_BACKEND_REFUSED;
+    vb_outlier_refute(f->shm, 0, T0 + SECOND_US);
+    assert_true(is_picked(f, 0, 0, T0 + SECOND_US));
+    assert_int_equal(fail_times(f, 0, 1, T0 + SECOND_US), 20); /* on trial, and the second time in a row */
+    uint32_t epoch = vb_shm_pool(f->shm, 0)->epoch;
+    vb_outlier_refute(f->shm, 1, T0 + SECOND_US); /* which is not ejected */
+    assert_int_equal(vb_shm_pool(f->shm, 0)->epoch, epoch);
+}
+
 static void who_is_forgiven_is_back_at_once(void **state)
 {
     struct fixture *f = *state;
@@ -394,6 +411,18 @@ static void a_lock_of_the_dead_is_cleared_by_the_master(void **state)
     assert_int_equal(fail_times(f, 0, 1, T0), 0);
     vb_shm_release_worker(f->shm, 2, true);
     assert_int_equal(fail_times(f, 0, 1, T0), 10);
+}
+
+/* It was killed when it had noted the end, and had not moved the epoch yet. */
+static void an_ejection_that_a_dead_worker_has_told_nobody_of(void **state)
+{
+    struct fixture *f = *state;
+    open_equal(f, 3);
+    assert_true(is_picked(f, 0, 1, T0));
+    vb_shm_pool(f->shm, 0)->ejecting = 1 + 2;
+    row(f, 1)->ejected_until_us = T0 + 10 * SECOND_US;
+    vb_shm_release_worker(f->shm, 2, true);
+    expect_back_at(f, 1, T0 + 10 * SECOND_US);
 }
 
 enum { ROUNDS = 2000 };
@@ -488,9 +517,11 @@ int main(void)
         TEST(only_members_count),
         TEST(the_cap_holds_when_others_go_down),
         TEST(the_last_resort_of_a_further_try),
+        TEST(want_of_a_connection_is_refuted_by_one),
         TEST(who_is_forgiven_is_back_at_once),
         TEST(who_was_not_ejected_needs_no_forgiving),
         TEST(a_lock_of_the_dead_is_cleared_by_the_master),
+        TEST(an_ejection_that_a_dead_worker_has_told_nobody_of),
         TEST(workers_that_see_the_same_eject_once),
         TEST(workers_that_eject_together_keep_the_cap),
     };
