@@ -20,6 +20,7 @@
 #define VB_HOST_MAX      253               /* RFC 1035 2.3.4 */
 #define VB_ADDRESS_MAX   (VB_HOST_MAX + 8) /* of a backend, as text */
 #define VB_WORKERS_MAX   64
+#define VB_LISTENERS_MAX 64 /* each is as many sockets as there are workers */
 #define VB_WEIGHT_MAX    256
 #define VB_BACKENDS_MAX  4096 /* most that `segment.backends` may ask for */
 #define VB_UNIX_PATH_MAX 107  /* of a unix socket, in bytes */

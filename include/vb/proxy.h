@@ -19,6 +19,12 @@ int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_s
 /* Serves a listening socket, which stays the caller's. */
 int vb_proxy_listen(struct vb_proxy *proxy, int fd);
 
+/*
+ * Shares connections with other workers: takes those that come to `own_inbox`, and gives to the worker of index i what
+ * it puts into the descriptor first_inbox + i, for i < n. All stay the caller's. See vb/inbox.h.
+ */
+int vb_proxy_share(struct vb_proxy *proxy, int own_inbox, int first_inbox, unsigned n);
+
 /* Once a second: for what cannot wait for the next request, such as a backend that was declared down. */
 void vb_proxy_tick(struct vb_proxy *proxy);
 

@@ -81,9 +81,9 @@ struct vb_shm_header {
 struct vb_shm_pool {
     vb_u32 used;
     char name[VB_SHM_NAME_MAX];
-    char balance[24]; /* the policy's name */
+    char balance[24];   /* the policy's name */
     vb_u32 max_ejected; /* per cent of those that are not down */
-    vb_u32 panic;     /* per cent: when a smaller share of its backends is usable, all are tried; 0: never */
+    vb_u32 panic;       /* per cent: when a smaller share of its backends is usable, all are tried; 0: never */
     /* Grows whenever the set of backends that may be picked, or a weight, changes: workers then look again. */
     alignas(64) vb_u32 epoch;
     vb_u32 ejecting; /* 1 + the slot of the worker that decides about an ejection just now; 0: nobody does */
@@ -254,7 +254,7 @@ struct vb_shm_ips *vb_shm_ips(const struct vb_shm *shm, unsigned slot);
 
 struct vb_pool_spec {
     const char *name, *balance;
-    unsigned panic; /* per cent; 0: never */
+    unsigned panic;       /* per cent; 0: never */
     unsigned max_ejected; /* per cent */
 };
 

@@ -3,8 +3,6 @@
 
 #include <stdio.h>
 
-#define LISTENERS_MAX 64 /* each is as many sockets as there are workers */
-
 /* ---- what texts must look like ---- */
 static bool is_letter_or_digit(char c)
 {
@@ -237,8 +235,8 @@ void vb_read_listen(struct vb_load *load, const struct vb_option *option, const 
         vb_diag_error(load->diag, node->place, "`listen` is empty; write for example `listen: 8080`");
         return;
     }
-    if (is_list && node->n_children > LISTENERS_MAX) {
-        vb_diag_error(load->diag, node->place, "`listen`: at most %d addresses", LISTENERS_MAX);
+    if (is_list && node->n_children > VB_LISTENERS_MAX) {
+        vb_diag_error(load->diag, node->place, "`listen`: at most %d addresses", VB_LISTENERS_MAX);
         return;
     }
     conf->listeners = calloc(is_list ? node->n_children : 1, sizeof(*conf->listeners));

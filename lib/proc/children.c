@@ -9,8 +9,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "master.h"
+#include "vb/inbox.h"
 #include "vb/log.h"
 
 #define YOUNG_MS        10000 /* a death before this age is a quick one */
@@ -121,8 +123,9 @@ static void on_message(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 static int spawn_process(struct vb_child *child)
 {
     struct vb_master *master = child->master;
-    unsigned n_listeners = master->conf->n_listeners, count = VB_FD_LISTEN + n_listeners;
-    char index[16], slot[16];
+    unsigned n_listeners = master->conf->n_listeners, inbox = VB_FD_LISTEN + n_listeners;
+    unsigned count = inbox + 1 + master->n_workers;
+    char index[16], slot[16], workers[16];
     uv_stdio_container_t *stdio = calloc(count, sizeof(*stdio));
     if (stdio == NULL)
         return -ENOMEM;
@@ -138,12 +141,17 @@ static int spawn_process(struct vb_child *child)
     stdio[VB_FD_LOG].data.fd = vb_logger_fd(master->logger);
     for (unsigned i = 0; i < n_listeners; i++)
         stdio[VB_FD_LISTEN + i].data.fd = master->listen_fds[child->index * n_listeners + i];
+    stdio[inbox].data.fd = child->inbox[0];
+    for (unsigned i = 0; i < master->n_workers; i++)
+        stdio[inbox + 1 + i].data.fd = master->children[i].inbox[1];
     snprintf(index, sizeof(index), "%u", child->index);
+    snprintf(workers, sizeof(workers), "%u", master->n_workers);
     snprintf(slot, sizeof(slot), "%d", child->slot);
     char *args[] = {"vibebalancer",
                     VB_WORKER_WORD,
                     index,
                     slot,
+                    workers,
                     (char *)vb_log_level_name(master->options->log_level),
                     (char *)master->config_file,
                     NULL};
@@ -190,11 +198,25 @@ int vb_children_open(struct vb_master *master)
         struct vb_child *child = &master->children[i];
         child->master = master;
         child->index = i;
-        child->slot = -1;
+        child->slot = child->inbox[0] = child->inbox[1] = -1;
         uv_timer_init(&master->loop, &child->respawn);
         child->respawn.data = child;
     }
+    for (unsigned i = 0; i < master->n_workers; i++) {
+        int r = vb_inbox_pair(master->children[i].inbox);
+        if (r < 0)
+            return r;
+    }
     return 0;
+}
+
+void vb_children_close(struct vb_master *master)
+{
+    for (unsigned i = 0; master->children != NULL && i < master->n_workers; i++)
+        for (unsigned end = 0; end < 2; end++)
+            if (master->children[i].inbox[end] >= 0)
+                close(master->children[i].inbox[end]);
+    free(master->children);
 }
 
 void vb_children_start(struct vb_master *master)
@@ -205,6 +227,10 @@ void vb_children_start(struct vb_master *master)
 
 void vb_children_drain(struct vb_master *master)
 {
+    /* All of them first: nobody shall put a connection into the inbox of one that is leaving. */
+    for (unsigned i = 0; i < master->n_workers; i++)
+        if (master->children[i].slot >= 0)
+            atomic_store(&vb_shm_worker(master->shm, (unsigned)master->children[i].slot)->state, VB_WORKER_DRAINING);
     for (unsigned i = 0; i < master->n_workers; i++) {
         struct vb_child *child = &master->children[i];
         uv_timer_stop(&child->respawn);

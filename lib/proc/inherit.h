@@ -10,14 +10,16 @@ enum vb_inherited_fd {
     VB_FD_SEGMENT = 4, /* the shared segment */
     VB_FD_CONFIG = 5,  /* sealed memfd: the text of the configuration that the master has validated */
     VB_FD_LOG = 6,     /* non-blocking pipe to the master's log thread */
-    VB_FD_LISTEN = 7,  /* the first of the listening sockets, one for each configured address */
+    VB_FD_LISTEN = 7,  /* the first of the listening sockets, one for each configured address; behind the last of them
+                          the own inbox, and then, for each worker by its index, where to put what is for it */
 };
 
-/* vibebalancer worker INDEX SLOT LOG-LEVEL CONFIG-FILE-NAME */
+/* vibebalancer worker INDEX SLOT WORKERS LOG-LEVEL CONFIG-FILE-NAME */
 enum vb_worker_argument {
     VB_ARG_WORD = 1,
     VB_ARG_INDEX,
     VB_ARG_SLOT,
+    VB_ARG_WORKERS, /* how many there are */
     VB_ARG_LOG_LEVEL,
     VB_ARG_CONFIG_FILE,
     VB_ARG_COUNT

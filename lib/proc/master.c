@@ -441,7 +441,7 @@ static bool take_down(struct vb_master *master)
     vb_findings_close(&master->findings);
     if (clean)
         vb_shm_close(&master->shm);
-    free(master->children);
+    vb_children_close(master);
     return clean;
 }
 

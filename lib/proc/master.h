@@ -28,6 +28,7 @@ struct vb_child {
     unsigned index;
     enum vb_child_state state;
     int slot;              /* in the segment, while there is a process */
+    int inbox[2];          /* of its index, for life; see vb/inbox.h */
     uint64_t started_ms;   /* loop time */
     unsigned quick_deaths; /* in a row: the wait before the next spawn grows with them */
     uv_process_t process;
@@ -66,6 +67,9 @@ struct vb_master {
 
 /* Prepares n_workers children; nothing is spawned. */
 int vb_children_open(struct vb_master *master);
+
+/* When all are gone; also what vb_children_open has left half done. */
+void vb_children_close(struct vb_master *master);
 
 /* Spawns every child. */
 void vb_children_start(struct vb_master *master);

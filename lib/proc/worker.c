@@ -22,7 +22,7 @@
 #include "vb/str.h"
 
 struct worker {
-    unsigned index, slot;
+    unsigned index, slot, workers;
     struct vb_shm *shm;
     struct vb_conf *conf;
     struct vb_loop *loop;
@@ -161,6 +161,9 @@ static int serve(struct worker *worker)
     int r = vb_proxy_open(&worker->proxy, worker->loop, worker->shm, worker->slot, worker->conf);
     for (unsigned i = 0; r == 0 && i < worker->conf->n_listeners; i++)
         r = vb_proxy_listen(worker->proxy, VB_FD_LISTEN + (int)i);
+    int inbox = VB_FD_LISTEN + (int)worker->conf->n_listeners;
+    if (r == 0)
+        r = vb_proxy_share(worker->proxy, inbox, inbox + 1, worker->workers);
     if (r == 0) {
         send_message(worker, VB_CONTROL_READY);
         vb_loop_run(worker->loop);
@@ -196,17 +199,19 @@ static int run(struct worker *worker, const char *config_file)
 int vb_worker_run(int argc, char **argv)
 {
     struct worker worker = {0};
-    uint64_t index, slot;
+    uint64_t index, slot, workers;
     enum vb_log_level level;
     char name[32];
     if (argc != VB_ARG_COUNT || vb_parse_u64(vb_str(argv[VB_ARG_INDEX]), VB_SHM_WORKERS_MAX, &index) < 0 ||
         vb_parse_u64(vb_str(argv[VB_ARG_SLOT]), VB_SHM_WORKERS_MAX, &slot) < 0 ||
+        vb_parse_u64(vb_str(argv[VB_ARG_WORKERS]), VB_SHM_WORKERS_MAX, &workers) < 0 ||
         vb_log_level_parse(argv[VB_ARG_LOG_LEVEL], &level) < 0) {
         fprintf(stderr, "vibebalancer: `worker` is for the master's own use; see vibebalancer --help\n");
         return VB_EXIT_USAGE;
     }
     worker.index = (unsigned)index;
     worker.slot = (unsigned)slot;
+    worker.workers = (unsigned)workers;
     snprintf(name, sizeof(name), "worker %u", worker.index);
     prctl(PR_SET_NAME, "vibebalancer"); /* it would be `exe`, after the link in /proc that was executed */
     vb_log_open(VB_FD_LOG, name, level);

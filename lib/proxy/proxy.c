@@ -2,6 +2,7 @@
 #include "vb/proxy.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "client.h"
 #include "exchange.h"
@@ -9,6 +10,7 @@
 #include "proxy_priv.h"
 #include "upstream.h"
 #include "vb/clock.h"
+#include "vb/inbox.h"
 #include "vb/log.h"
 
 /* A connection without a request leaves this long after draining began: a request that is on its way is still served.
@@ -169,7 +171,10 @@ void vb_proxy_tick(struct vb_proxy *proxy)
 static void on_accepted(void *owner, int fd, const struct sockaddr *peer)
 {
     struct vb_proxy_listener *listener = owner;
-    vb_client_open(listener->proxy, listener->conf, fd, peer);
+    if (vb_steer_away(listener->proxy, (unsigned)(listener - listener->proxy->listeners), fd))
+        close(fd);
+    else
+        vb_client_open(listener->proxy, listener->conf, fd, peer);
 }
 
 static void on_exhausted(void *owner, int code)
@@ -208,6 +213,7 @@ void vb_proxy_drain(struct vb_proxy *proxy, void (*drained)(void *owner), void *
     struct vb_client *client, *next;
     proxy->draining = true;
     stop_listening(proxy);
+    vb_inbox_close(&proxy->inbox);
     close_idle(proxy);
     for (client = TAILQ_FIRST(&proxy->clients); client != NULL; client = next) {
         next = vb_client_next(client);
@@ -231,6 +237,7 @@ void vb_proxy_close(struct vb_proxy **proxy_ptr)
     proxy->drained = NULL;
     if (proxy->listeners != NULL)
         stop_listening(proxy);
+    vb_inbox_close(&proxy->inbox);
     while ((client = TAILQ_FIRST(&proxy->clients)) != NULL)
         vb_client_cut(client);
     if (proxy->upstreams != NULL)

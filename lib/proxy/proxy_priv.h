@@ -16,6 +16,7 @@
 #include "vb/stream.h"
 
 struct vb_client;
+struct vb_inbox;
 struct vb_upstream;
 struct vb_exchange;
 
@@ -73,6 +74,9 @@ struct vb_proxy {
 
     struct vb_proxy_listener *listeners;
     unsigned n_listeners;
+    struct vb_inbox *inbox;
+    int first_inbox; /* those of the other workers, by index; see vb_proxy_share */
+    unsigned n_inboxes;
     struct vb_client_list clients;
     /* time-outs towards clients; `drain` is how long a connection without a request may stay when draining */
     struct vb_timer_list header, body, keepalive, drain;
@@ -103,6 +107,10 @@ static inline struct vb_shm_traffic *vb_proxy_traffic(struct vb_proxy *proxy, un
 
 /* The set of backends has changed: see to those that wait for one that was taken away, but not inside this event. */
 void vb_proxy_doubt_soon(struct vb_proxy *proxy);
+
+/* A connection that `listener` has accepted: true where another worker has got it. The descriptor stays the caller's.
+ */
+bool vb_steer_away(struct vb_proxy *proxy, unsigned listener, int fd);
 
 /* The Date of a response that is made now. */
 struct vb_str vb_proxy_date(struct vb_proxy *proxy);
