@@ -286,6 +286,9 @@ static json_t *worker_object(const struct worker_row *row)
     put_number(&o, "restarts", row->restarts);
     put_age_s(&o, "uptime_s", row->uptime);
     put_number(&o, "in_flight", row->in_flight);
+    put_age_ms(&o, "heartbeat_age_ms", row->heartbeat);
+    put_text_or_null(&o, "last_request", row->last_request);
+    put_age_ms(&o, "last_request_age_ms", row->last_request_age);
     return object_end(&o);
 }
 

@@ -28,6 +28,13 @@ static struct age age_of(uint64_t wall_us)
     return (struct age){.known = wall_us != 0, .us = now > wall_us && wall_us != 0 ? now - wall_us : 0};
 }
 
+/* The same of the monotonic clock. */
+static struct age monotonic_age_of(uint64_t us)
+{
+    uint64_t now = vb_clock_us();
+    return (struct age){.known = us != 0, .us = now > us && us != 0 ? now - us : 0};
+}
+
 static struct percentiles percentiles_of(const struct vb_traffic_sum *sum)
 {
     static const double shares[PERCENTILES] = {0.5, 0.9, 0.99, 0.999};
@@ -248,8 +255,12 @@ static void read_worker(const struct vb_shm *shm, unsigned slot, bool alive, str
     row->state = vb_worker_state_name(load32(&from->state));
     row->pid = atomic_load_explicit(&from->pid, memory_order_relaxed);
     row->restarts = load64(&from->restarts);
-    if (alive)
+    TEXT(row->last_request, from->request);
+    if (alive) {
         row->uptime = age_of(load64(&from->start_wall_us));
+        row->heartbeat = monotonic_age_of(load64(&from->heartbeat_us));
+        row->last_request_age = monotonic_age_of(load64(&from->request_us));
+    }
     for (unsigned i = 0; i < vb_shm_capacity(shm).backends; i++)
         row->in_flight += load32(&vb_shm_in_flight(shm, slot)[i]);
 #define VB_WORKER_STAT(field, kind, help) row->stats.field = load64(&from->field);

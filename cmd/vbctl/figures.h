@@ -87,7 +87,9 @@ struct worker_row {
     int pid;
     uint64_t restarts, in_flight;
     struct age uptime;
-    struct vb_worker_sum stats; /* `requests` are those of this process, the others those of its slot */
+    struct age heartbeat, last_request_age; /* not known of a dead instance, and where there was none */
+    char last_request[VB_SHM_REQUEST_MAX];  /* empty: none yet */
+    struct vb_worker_sum stats;             /* `requests` are those of this process, the others those of its slot */
 };
 
 void figures_status(const struct vb_shm *shm, bool alive, struct status *ret_status);

@@ -6,7 +6,8 @@
 
 #include "table.h"
 
-#define CHECK_MARKS 10 /* so many fit into a line of 120 or so */
+#define CHECK_MARKS 10      /* so many fit into a line of 120 or so */
+#define LATE_US     2000000 /* a worker's heartbeat: it beats once a second */
 
 struct text {
     char chars[32];
@@ -268,10 +269,20 @@ int print_backends(const struct vb_shm *shm, const char *pool)
 
 int print_workers(const struct worker_row *rows, unsigned n)
 {
-    static const struct table_column columns[] = {
-        {"WORKER", true},    {"PID", true},      {"STATE", false},   {"GENERATION", true}, {"CONNECTIONS", true},
-        {"IN-FLIGHT", true}, {"REQUESTS", true}, {"RESTARTS", true}, {"UP FOR", true},     {0}};
+    static const struct table_column columns[] = {{"WORKER", true},
+                                                  {"PID", true},
+                                                  {"STATE", false},
+                                                  {"GENERATION", true},
+                                                  {"CONNECTIONS", true},
+                                                  {"IN-FLIGHT", true},
+                                                  {"REQUESTS", true},
+                                                  {"RESTARTS", true},
+                                                  {"UP FOR", true},
+                                                  {"HEARTBEAT", true},
+                                                  {0}};
+    enum { HEARTBEAT = 9 };
     struct table table;
+    unsigned hidden = 1u << HEARTBEAT;
     table_begin(&table, columns);
     for (unsigned i = 0; i < n; i++) {
         const struct worker_row *row = &rows[i];
@@ -287,6 +298,9 @@ int print_workers(const struct worker_row *rows, unsigned n)
         table_cell(&table, "%" PRIu64, row->stats.requests);
         table_cell(&table, "%" PRIu64, row->restarts);
         table_cell(&table, "%s", age_text(row->uptime).chars);
+        table_cell(&table, "%s ago", age_text(row->heartbeat).chars);
+        if (row->heartbeat.known && row->heartbeat.us > LATE_US)
+            hidden = 0;
     }
-    return table_print(&table, 0);
+    return table_print(&table, hidden);
 }

@@ -184,6 +184,7 @@ struct vb_conf {
         char *socket; /* path of the control socket; NULL: beside the segment; "": off */
     } admin;
     uint64_t shutdown_grace_ms;
+    uint64_t watchdog_ms; /* a worker that has not moved for so long is killed; 0: never */
     struct {
         char *path;        /* NULL: /dev/shm/vibebalancer-NAME */
         unsigned backends; /* capacity */

@@ -8,7 +8,7 @@
  *                                          all workers (atomics: members.c, lb/outlier.c, lb/budget.c)
  *   backends     cap.backends              membership: master main thread; health and address: health thread; what
  *                                          requests have shown: all workers (atomics, each word for itself)
- *   workers      cap.workers               master at spawn and reap; the stats by the worker in that slot
+ *   workers      cap.workers               master at spawn and reap; signs of life and stats by the worker in that slot
  *   in_flight    cap.workers x backends    the worker in that slot; zeroed by the master when the worker is dead
  *   places       cap.workers x pools       the worker in that slot; zeroed by the master when the worker is dead
  *   traffic      backends x cap.workers    the worker in that slot
@@ -33,14 +33,16 @@
 #include "vb/base.h"
 #include "vb/err.h"
 #include "vb/hist.h"
+#include "vb/str.h"
 
 #define VB_SHM_MAGIC        0x4d47455331424c56ull /* "VLB1SEGM" */
-#define VB_SHM_VERSION      3u
+#define VB_SHM_VERSION      4u
 #define VB_SHM_NAME_MAX     64
 #define VB_SHM_ADDRESS_MAX  264
 #define VB_SHM_WORKERS_MAX  256
 #define VB_SHM_BACKENDS_MAX 4096
 #define VB_SHM_MARKS        16
+#define VB_SHM_REQUEST_MAX  112
 
 typedef _Atomic uint64_t vb_u64;
 typedef _Atomic uint32_t vb_u32;
@@ -166,6 +168,13 @@ struct vb_shm_worker {
     vb_u64 restarts;        /* workers that died in this slot and were replaced */
     vb_u64 requests_before; /* value of `requests` when this process took the slot */
     vb_u64 admission; /* connections admitted << 1 | one is being decided; written by the worker, see admission.c */
+    /* Signs of life, by the worker, for the watchdog (monotonic clock). 0: none yet. */
+    alignas(128) vb_u64 heartbeat_us; /* its loop turned; 0 also when it has left its loop for good */
+    vb_u64 request_us;                /* it took a request */
+    /* ... this one, method and path as the client wrote them, cut to what fits and without the query, which may hold
+     * secrets: everyone may read a segment. Read it with vb_shm_text: it may change meanwhile, and then is a mixture.
+     */
+    char request[VB_SHM_REQUEST_MAX];
     alignas(128) char stats_begin[0];
 #define VB_WORKER_STAT(field, kind, help) vb_u64 field;
 #include "vb/stats.def"
@@ -302,6 +311,14 @@ void vb_shm_worker_started(struct vb_shm *shm, unsigned slot, pid_t pid);
 
 /* The process in this slot is gone: gives back all it counted as present. Counters stay. The slot becomes free. */
 void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died);
+
+/* ---- signs of life (the worker in that slot) ----------------------------------------------------------------------*/
+
+/* It takes a request; what is noted is what costs no more than a copy of a few bytes. */
+void vb_shm_worker_takes(struct vb_shm_worker *worker, uint64_t now_us, struct vb_str method, struct vb_str target);
+
+/* When it last gave a sign of life; 0: it has given none, or has left its loop for good. */
+uint64_t vb_shm_worker_moved_us(const struct vb_shm_worker *worker);
 
 /* ---- limits of connections (workers) ------------------------------------------------------------------------------*/
 

@@ -66,6 +66,19 @@ static void show(char *to, size_t size, uint64_t value, const struct unit *units
     snprintf(to, size, "%" PRIu64 "%s", value / units->factor, value > 0 ? units->name : "");
 }
 
+static bool is_special(const struct vb_option *option, const char *text)
+{
+    return option->special != NULL && strcmp(vb_is_off(text) ? "off" : text, option->special) == 0;
+}
+
+static void report_or_special(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
+                              const char *expected)
+{
+    char either[96];
+    snprintf(either, sizeof(either), "%s or `%s`", expected, option->special != NULL ? option->special : "");
+    vb_load_mismatch(load, option->key, node, option->special != NULL ? either : expected);
+}
+
 static void report_range(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
                          const struct unit *units)
 {
@@ -73,7 +86,7 @@ static void report_range(struct vb_load *load, const struct vb_option *option, c
     show(low, sizeof(low), option->min, units);
     show(high, sizeof(high), option->max, units);
     snprintf(expected, sizeof(expected), "%s to %s", low, high);
-    vb_load_mismatch(load, option->key, node, expected);
+    report_or_special(load, option, node, expected);
 }
 
 static void store(const struct vb_option *option, void *object, uint64_t value)
@@ -90,19 +103,6 @@ static void store(const struct vb_option *option, void *object, uint64_t value)
         assert(option->size == sizeof(uint64_t));
         *(uint64_t *)to = value;
     }
-}
-
-static bool is_special(const struct vb_option *option, const char *text)
-{
-    return option->special != NULL && strcmp(vb_is_off(text) ? "off" : text, option->special) == 0;
-}
-
-static void report_or_special(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
-                              const char *expected)
-{
-    char either[96];
-    snprintf(either, sizeof(either), "%s or `%s`", expected, option->special != NULL ? option->special : "");
-    vb_load_mismatch(load, option->key, node, option->special != NULL ? either : expected);
 }
 
 static void read_uint(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
@@ -145,9 +145,13 @@ static void read_duration(struct vb_load *load, const struct vb_option *option, 
                           void *object)
 {
     uint64_t ms;
+    if (is_special(option, node->text)) {
+        store(option, object, option->special_value);
+        return;
+    }
     int r = vb_parse_duration(vb_str(node->text), &ms);
     if (r == -EINVAL)
-        vb_load_mismatch(load, option->key, node, "a duration such as 500ms, 5s, 1m or 1h");
+        report_or_special(load, option, node, "a duration such as 500ms, 5s, 1m or 1h");
     else if (r < 0 || ms < option->min || ms > option->max)
         report_range(load, option, node, duration_units);
     else

@@ -46,7 +46,7 @@ struct vb_option {
     size_t offset, size; /* of the member in the object of the level; for VB_OPTION_LEVEL: a bool that `off` clears */
     uint64_t min, max;
     const char *by_default; /* as a file would say it; NULL leaves zero */
-    const char *special;    /* a word that stands for a number or share, such as `auto` */
+    const char *special;    /* a word that stands for a number, share or duration: `auto`, `off` */
     uint64_t special_value;
     const struct vb_word *words; /* ends with a NULL word */
     const struct vb_level *level;

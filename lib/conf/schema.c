@@ -21,6 +21,8 @@
     ROW(name, UINT, field, .min = (low), .max = (high), .special = (word), .by_default = (word))
 #define DURATION(name, field, low, high, its) \
     ROW(name, DURATION, field, .min = (low), .max = (high), .by_default = (its))
+#define DURATION_OR(word, name, field, low, high, its) \
+    ROW(name, DURATION, field, .min = (low), .max = (high), .special = (word), .by_default = (its))
 #define SIZE(name, field, low, high, its) ROW(name, SIZE, field, .min = (low), .max = (high), .by_default = (its))
 #define SHARE(name, field, low, high, its) ROW(name, SHARE, field, .min = (low), .max = (high), .by_default = (its))
 #define SHARE_OR(word, value, name, field, low, high, its) \
@@ -254,6 +256,7 @@ static const struct vb_option top_options[] = {
     LEVEL("headers", headers_level),
     CUSTOM("trusted_proxies", vb_read_trusted_proxies, NULL),
     LEVEL("shutdown", shutdown_level),
+    DURATION_OR("off", "watchdog", CONF(watchdog_ms), 1000 * MS, HOUR, "10s"),
     LEVEL("segment", segment_level),
     CUSTOM_LEVEL("admin", vb_read_admin, admin_level),
     LATER("user"),

@@ -169,6 +169,7 @@ static void spawn(struct vb_child *child)
     child->slot = vb_shm_claim_worker(master->shm, child->index, atomic_load(&vb_shm_header(master->shm)->generation));
     assert(child->slot != -ENOSPC); /* capacity is for more workers than there are children */
     child->started_ms = uv_now(&master->loop);
+    child->condemned = false;
     if (child->slot < 0) {
         vb_log_error("cannot spawn worker %u: no room for its part of the segment", child->index);
         respawn_later(child);
@@ -239,11 +240,16 @@ void vb_children_drain(struct vb_master *master)
     }
 }
 
+void vb_child_kill(struct vb_child *child)
+{
+    uv_process_kill(&child->process, SIGKILL);
+}
+
 void vb_children_kill(struct vb_master *master)
 {
     for (unsigned i = 0; i < master->n_workers; i++)
         if (master->children[i].slot >= 0)
-            uv_process_kill(&master->children[i].process, SIGKILL);
+            vb_child_kill(&master->children[i]);
 }
 
 bool vb_children_all_gone(const struct vb_master *master)

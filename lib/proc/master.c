@@ -395,6 +395,8 @@ static int run_loop(struct vb_master *master, struct vb_error *err)
     if (r == 0)
         r = vb_children_open(master);
     if (r == 0)
+        vb_watchdog_start(master);
+    if (r == 0)
         r = vb_health_start(&master->health, master->shm, master->conf, tell_first_round, master);
     if (r == 0 && master->control != NULL)
         r = vb_control_start(master->control);

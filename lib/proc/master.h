@@ -11,6 +11,7 @@
 #include "vb/health.h"
 #include "vb/proc.h"
 #include "vb/shm.h"
+#include "watchdog.h"
 
 struct vb_control;
 struct vb_master;
@@ -31,6 +32,7 @@ struct vb_child {
     int inbox[2];          /* of its index, for life; see vb/inbox.h */
     uint64_t started_ms;   /* loop time */
     unsigned quick_deaths; /* in a row: the wait before the next spawn grows with them */
+    bool condemned;        /* by the watchdog: SIGKILL is on its way */
     uv_process_t process;
     uv_pipe_t control;
     uv_timer_t respawn;
@@ -47,6 +49,7 @@ struct vb_master {
     struct vb_logger *logger;
     struct vb_health *health;
     struct vb_findings *findings;
+    struct vb_watchdog watchdog;
     struct vb_control *control; /* NULL: there is no control socket */
     int *listen_fds;            /* by worker, then by listener */
     unsigned n_workers;
@@ -79,6 +82,9 @@ void vb_children_drain(struct vb_master *master);
 
 /* Kills what is left. */
 void vb_children_kill(struct vb_master *master);
+
+/* Kills one that has a process. */
+void vb_child_kill(struct vb_child *child);
 
 bool vb_children_all_gone(const struct vb_master *master);
 

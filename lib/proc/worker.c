@@ -15,11 +15,14 @@
 #include <unistd.h>
 
 #include "inherit.h"
+#include "vb/clock.h"
 #include "vb/conf.h"
 #include "vb/log.h"
 #include "vb/proc.h"
 #include "vb/proxy.h"
 #include "vb/str.h"
+
+#define TICK_MS 1000
 
 struct worker {
     unsigned index, slot, workers;
@@ -30,6 +33,7 @@ struct worker {
     uv_pipe_t control;
     uv_timer_t grace;
     uv_timer_t tick; /* once a second: what is done outside the request path */
+    uv_timer_t heartbeat;
     bool draining;
 };
 
@@ -46,6 +50,7 @@ static void close_handles(struct worker *worker)
     close_handle((uv_handle_t *)&worker->control);
     close_handle((uv_handle_t *)&worker->tick);
     close_handle((uv_handle_t *)&worker->grace);
+    close_handle((uv_handle_t *)&worker->heartbeat);
 }
 
 /* The loop ends by itself when the last streams have flushed and closed, or at the end of the grace. */
@@ -121,6 +126,25 @@ static void on_tick(uv_timer_t *timer)
     vb_proxy_tick(worker->proxy);
 }
 
+/* For the watchdog. 0: no more will follow. */
+static void give_sign(struct worker *worker, uint64_t now_us)
+{
+    atomic_store_explicit(&vb_shm_worker(worker->shm, worker->slot)->heartbeat_us, now_us, memory_order_relaxed);
+}
+
+static void on_heartbeat(uv_timer_t *timer)
+{
+    give_sign(timer->data, vb_clock_us());
+}
+
+/* Several fall into the time that the watchdog gives. It beats to the end of the loop, but does not keep that going. */
+static void start_heartbeat(struct worker *worker)
+{
+    uint64_t limit = worker->conf->watchdog_ms, every = limit == 0 ? TICK_MS : VB_MIN(limit / 4, (uint64_t)TICK_MS);
+    uv_timer_start(&worker->heartbeat, on_heartbeat, every, every);
+    uv_unref((uv_handle_t *)&worker->heartbeat);
+}
+
 /* The configuration as the master handed it over: it has been validated, and the master has printed its warnings. */
 static int read_config(struct worker *worker, const char *file)
 {
@@ -143,11 +167,13 @@ static int read_config(struct worker *worker, const char *file)
 static int open_handles(struct worker *worker)
 {
     uv_loop_t *uv = vb_loop_uv(worker->loop);
-    worker->control.data = worker->grace.data = worker->tick.data = worker;
+    worker->control.data = worker->grace.data = worker->tick.data = worker->heartbeat.data = worker;
     uv_pipe_init(uv, &worker->control, 0);
     uv_timer_init(uv, &worker->grace);
     uv_timer_init(uv, &worker->tick);
-    uv_timer_start(&worker->tick, on_tick, 1000, 1000);
+    uv_timer_init(uv, &worker->heartbeat);
+    uv_timer_start(&worker->tick, on_tick, TICK_MS, TICK_MS);
+    start_heartbeat(worker);
     int r = uv_pipe_open(&worker->control, VB_FD_CONTROL);
     if (r == 0)
         r = uv_read_start((uv_stream_t *)&worker->control, on_alloc, on_message);
@@ -165,8 +191,10 @@ static int serve(struct worker *worker)
     if (r == 0)
         r = vb_proxy_share(worker->proxy, inbox, inbox + 1, worker->workers);
     if (r == 0) {
+        give_sign(worker, vb_clock_us());
         send_message(worker, VB_CONTROL_READY);
         vb_loop_run(worker->loop);
+        give_sign(worker, 0);
     }
     vb_proxy_close(&worker->proxy);
     close_handles(worker);

@@ -128,6 +128,7 @@ static void note_request(struct vb_exchange *x, const struct vb_head *head)
     x->request = head->raw; /* for the log, until the backend's own head is made */
     x->client_ip = vb_forward_client_ip(x->proxy, x->client, head, x->client_ip_text, sizeof(x->client_ip_text));
     vb_forward_take_id(x->proxy, head, &x->id);
+    vb_shm_worker_takes(x->proxy->stats, x->start_us, head->method, head->target);
 }
 
 void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy, struct vb_client *client,

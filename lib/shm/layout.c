@@ -64,7 +64,9 @@ _Static_assert(sizeof(struct vb_shm_backend) == 768, "backend has grown");
 
 FROZEN(vb_shm_worker, requests_before, 32);
 FROZEN(vb_shm_worker, admission, 40);
-FROZEN(vb_shm_worker, stats_begin, 128);
+FROZEN(vb_shm_worker, heartbeat_us, 128);
+FROZEN(vb_shm_worker, request, 144);
+FROZEN(vb_shm_worker, stats_begin, 256);
 FROZEN(vb_shm_traffic, stats_begin, 0);
 _Static_assert(sizeof(struct vb_shm_ips) == 128 << 10, "table of IP addresses has grown");
 _Static_assert(sizeof(struct vb_shm_worker) % ALIGN == 0, "workers share a cache line");

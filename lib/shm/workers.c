@@ -1,5 +1,9 @@
-/* Worker slots: taken before the process is spawned, given back after it was reaped. Only the master calls these. */
+/*
+ * Worker slots: taken before the process is spawned, given back after it was reaped; only the master calls these. And
+ * the signs of life that a worker gives.
+ */
 #include <errno.h>
+#include <string.h>
 
 #include "vb/clock.h"
 
@@ -41,6 +45,9 @@ int vb_shm_claim_worker(struct vb_shm *shm, unsigned index, unsigned generation)
     atomic_store_explicit(&worker->generation, generation, memory_order_relaxed);
     atomic_store(&worker->start_wall_us, vb_clock_wall_us()); /* from now on its table is read */
     atomic_store_explicit(&worker->requests_before, requests, memory_order_relaxed);
+    atomic_store_explicit(&worker->heartbeat_us, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->request_us, 0, memory_order_relaxed);
+    worker->request[0] = '\0';
     atomic_store_explicit(&worker->state, VB_WORKER_STARTING, memory_order_release);
     return slot;
 }
@@ -88,4 +95,33 @@ void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died)
         vb_add64(&worker->restarts, 1);
     atomic_store_explicit(&worker->pid, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->state, VB_WORKER_FREE, memory_order_release);
+}
+
+/* ---- signs of life ----------------------------------------------------------------------------------------------- */
+
+static size_t append(char *to, size_t at, struct vb_str text)
+{
+    size_t n = VB_MIN(text.n, VB_SHM_REQUEST_MAX - 1 - at);
+    memcpy(to + at, text.p, n);
+    return at + n;
+}
+
+void vb_shm_worker_takes(struct vb_shm_worker *worker, uint64_t now_us, struct vb_str method, struct vb_str target)
+{
+    target.n = VB_MIN(target.n, (size_t)VB_SHM_REQUEST_MAX);
+    const char *query = memchr(target.p, '?', target.n);
+    if (query != NULL)
+        target.n = (size_t)(query - target.p);
+    size_t n = append(worker->request, 0, method);
+    n = append(worker->request, n, VB_STR(" "));
+    n = append(worker->request, n, target);
+    worker->request[n] = '\0';
+    atomic_store_explicit(&worker->request_us, now_us, memory_order_relaxed);
+}
+
+uint64_t vb_shm_worker_moved_us(const struct vb_shm_worker *worker)
+{
+    uint64_t heartbeat = atomic_load_explicit(&worker->heartbeat_us, memory_order_relaxed);
+    uint64_t request = atomic_load_explicit(&worker->request_us, memory_order_relaxed);
+    return heartbeat == 0 ? 0 : VB_MAX(heartbeat, request);
 }

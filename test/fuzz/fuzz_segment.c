@@ -92,8 +92,11 @@ static void read_all(const struct vb_shm *shm)
         if (vb_shm_read_health(shm, i, &record))
             vb_shm_text(text, sizeof(text), record.reason, sizeof(record.reason));
     }
-    for (unsigned i = 0; i < cap.workers; i++)
-        assert(vb_worker_state_name(vb_shm_worker(shm, i)->state) != NULL);
+    for (unsigned i = 0; i < cap.workers; i++) {
+        const struct vb_shm_worker *worker = vb_shm_worker(shm, i);
+        assert(vb_worker_state_name(worker->state) != NULL);
+        vb_shm_text(text, sizeof(text), worker->request, sizeof(worker->request));
+    }
     assert(vb_instance_state_name(vb_shm_header(shm)->state) != NULL);
     vb_shm_alive(shm);
     vb_shm_memory(shm);

@@ -1,10 +1,12 @@
-/* The keys for failures: outlier, panic, circuit_breaker and retry of a pool, and the control socket. */
+/* The keys for failures: outlier, panic, circuit_breaker and retry of a pool, the watchdog, the control socket. */
 #include "fixture.h"
 
 /* A pool of two, so that one of them may be ejected, and keys of it; keys of the top. */
 #define TWO        "{listen: 80, pools: {web: {backends: [a:1, b:1],\n"
 #define RETRY      "{listen: 80, pools: {web: {backends: [a:1], retry: {\n"
 #define ADMIN      "{listen: 80, pools: {web: {backends: [a:1]}}, admin:\n"
+
+#define WATCHDOG   "{listen: 80, pools: {web: {backends: [a:1]}},\nwatchdog: "
 
 #define DEFAULT_ON (VB_RETRY_CONNECT | VB_RETRY_RESET | VB_RETRY_TIMEOUT)
 
@@ -165,6 +167,29 @@ static void each_can_be_off(void **state)
         assert_string_equal(conf->admin.socket, "");
         vb_conf_free(&conf);
     }
+}
+
+static void the_watchdog_has_a_time_or_is_off(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t ms;
+    } good[] = {{"1s", 1000}, {"1500ms", 1500}, {"1h", 3600000}, {"off", 0}, {"No", 0}, {"'off'", 0}};
+    static const struct wrong bad[] = {
+        {WATCHDOG "999ms}", "f:2:11: `watchdog`: expected 1s to 1h or `off`, found `999ms`\n"},
+        {WATCHDOG "61m}", "f:2:11: `watchdog`: expected 1s to 1h or `off`, found `61m`\n"},
+        {WATCHDOG "0}", "f:2:11: `watchdog`: expected 1s to 1h or `off`, found `0`\n"},
+        {WATCHDOG "on}", "f:2:11: `watchdog`: expected a duration such as 500ms, 5s, 1m or 1h or `off`, found `on`\n"},
+        {WATCHDOG "{}}", "f:2:11: `watchdog`: expected a single value, found a mapping\n"},
+    };
+    for (size_t i = 0; i < VB_ARRAY_SIZE(good); i++) {
+        char text[256];
+        snprintf(text, sizeof(text), WATCHDOG "%s}", good[i].text);
+        struct vb_conf *conf = parse_good(text);
+        assert_int_equal(conf->watchdog_ms, good[i].ms);
+        vb_conf_free(&conf);
+    }
+    check_wrong(bad, VB_ARRAY_SIZE(bad));
 }
 
 static void retry_on_is_a_set_in_place_of_the_default(void **state)
@@ -367,6 +392,7 @@ int main(void)
         cmocka_unit_test(every_key_is_read),
         cmocka_unit_test(the_ends_of_each_range_are_in_it),
         cmocka_unit_test(each_can_be_off),
+        cmocka_unit_test(the_watchdog_has_a_time_or_is_off),
         cmocka_unit_test(retry_on_is_a_set_in_place_of_the_default),
         cmocka_unit_test(wrong_shares_say_what_is_right),
         cmocka_unit_test(wrong_outliers_say_what_is_right),

@@ -33,6 +33,7 @@ static void shortest_file_has_the_defaults(void **state)
     assert_string_equal(conf->headers.request_id, "X-Request-ID");
     assert_true(conf->headers.via);
     assert_int_equal(conf->shutdown_grace_ms, 30000);
+    assert_int_equal(conf->watchdog_ms, 10000);
     assert_null(conf->segment.path);
     assert_int_equal(conf->segment.backends, 256);
     vb_conf_free(&conf);
@@ -424,10 +425,10 @@ static void unknown_keys_get_the_best_guess(void **state)
         {POOL "rate_limit: 80}}}", "f:2:1: unknown key `rate_limit` here; it belongs in `the top level` or `routes`\n"},
         {REST "upstream: {a: {b: [c]}}}", "f:1:47: unknown key `upstream`; "
                                           "allowed here: name, workers, listen, pools, routes, timeouts, limits, "
-                                          "headers, trusted_proxies, shutdown, segment, admin\n"},
+                                          "headers, trusted_proxies, shutdown, watchdog, segment, admin\n"},
         {REST "'': 1}", "f:1:47: unknown key ``; "
                         "allowed here: name, workers, listen, pools, routes, timeouts, limits, headers, "
-                        "trusted_proxies, shutdown, segment, admin\n"},
+                        "trusted_proxies, shutdown, watchdog, segment, admin\n"},
         {"listen: {adress: 80}\npools: {web: {backends: [a:1]}}",
          "f:1:9: a listener needs an `address`, for example `address: 8080`\n"
          "f:1:10: unknown key `adress`; did you mean `address`?\n"},

@@ -52,8 +52,12 @@ static void walk(const struct vb_shm *shm)
         vb_shm_read_health(shm, i, &record);
         vb_shm_backend_usable(backend, 0);
     }
-    for (unsigned i = 0; i < cap.workers; i++)
-        assert_non_null(vb_worker_state_name(vb_shm_worker(shm, i)->state));
+    for (unsigned i = 0; i < cap.workers; i++) {
+        const struct vb_shm_worker *worker = vb_shm_worker(shm, i);
+        assert_non_null(vb_worker_state_name(worker->state));
+        vb_shm_text(text, sizeof(text), worker->request, sizeof(worker->request));
+        assert_true(strlen(text) <= sizeof(worker->request));
+    }
     assert_non_null(vb_instance_state_name(vb_shm_header(shm)->state));
     vb_shm_alive(shm);
 }
@@ -149,7 +153,7 @@ static void other_layout_version_is_named(void **state)
     ((struct vb_shm_header *)bytes)->version = 7;
     write_file(f->path, bytes, size);
     assert_int_equal(vb_shm_attach(&shm, f->path, &err), -EPROTO);
-    assert_non_null(strstr(err.text, "layout version 7, this vbctl reads version 3"));
+    assert_non_null(strstr(err.text, "layout version 7, this vbctl reads version 4"));
     free(bytes);
 }
 

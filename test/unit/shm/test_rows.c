@@ -212,6 +212,52 @@ static void slots_go_back_to_their_index(void **state)
     assert_int_equal(vb_shm_claim_worker(master, 0, 2), -ENOSPC);
 }
 
+static void check_request(const char *method, const char *target, const char *expected)
+{
+    char text[VB_SHM_REQUEST_MAX];
+    struct vb_shm_worker *worker = vb_shm_worker(master, 1);
+    vb_shm_worker_takes(worker, 7, vb_str(method), vb_str(target));
+    vb_shm_text(text, sizeof(text), worker->request, sizeof(worker->request));
+    assert_string_equal(text, expected);
+}
+
+static void a_worker_notes_its_last_request(void **state)
+{
+    char longest[4 * VB_SHM_REQUEST_MAX], kept[VB_SHM_REQUEST_MAX] = "GET ";
+    memset(longest, 'x', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    vb_shm_claim_worker(master, 0, 1);
+    vb_shm_claim_worker(master, 1, 1);
+    struct vb_shm_worker *worker = vb_shm_worker(master, 1);
+    check_request("GET", "/a", "GET /a");
+    check_request("OPTIONS", "*", "OPTIONS *");
+    check_request("GET", "/a?token=secret", "GET /a");
+    memset(kept + 4, 'x', sizeof(kept) - 5);
+    check_request("GET", longest, kept);
+    memset(kept, 'x', sizeof(kept) - 1);
+    check_request(longest, "/", kept);
+    assert_int_equal(worker->connections, 0); /* the word behind it */
+}
+
+static void a_worker_moves_by_heartbeats_and_requests(void **state)
+{
+    vb_shm_claim_worker(master, 0, 1);
+    struct vb_shm_worker *worker = vb_shm_worker(master, 0);
+    vb_shm_worker_takes(worker, 7, VB_STR("GET"), VB_STR("/"));
+    assert_int_equal(vb_shm_worker_moved_us(worker), 0); /* it has not come to its loop, or has left it */
+    worker->heartbeat_us = 5;
+    assert_int_equal(vb_shm_worker_moved_us(worker), 7);
+    worker->heartbeat_us = 9;
+    assert_int_equal(vb_shm_worker_moved_us(worker), 9);
+
+    vb_shm_release_worker(master, 0, true);
+    assert_string_equal(worker->request, "GET /"); /* whoever looks at a dead instance sees it */
+    assert_int_equal(vb_shm_claim_worker(master, 0, 1), 0);
+    assert_int_equal(vb_shm_worker_moved_us(worker), 0);
+    assert_int_equal(worker->request_us, 0);
+    assert_string_equal(worker->request, "");
+}
+
 static void sums_over_slots(void **state)
 {
     vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0, 50});
@@ -319,6 +365,8 @@ int main(void)
         TEST(no_torn_reads_from_a_thread),
         TEST(no_torn_reads_from_a_process_that_is_killed),
         TEST(slots_go_back_to_their_index),
+        TEST(a_worker_notes_its_last_request),
+        TEST(a_worker_moves_by_heartbeats_and_requests),
         TEST(sums_over_slots),
         TEST(rows_are_apart),
         TEST(index_out_of_range_ends_the_process),
