@@ -151,6 +151,14 @@ struct vb_conf_route {
 /* How a backend learns of the client: a bit set. */
 enum vb_forwarded { VB_FORWARDED_OFF = 0, VB_FORWARDED_X = 1, VB_FORWARDED_RFC7239 = 2, VB_FORWARDED_BOTH = 3 };
 
+/* Who workers are to be, where the master is root. */
+struct vb_conf_user {
+    char name[VB_NAME_MAX + 1]; /* as the file has it, also numbers; "": whoever the master is */
+    bool by_number, has_gid;
+    unsigned uid, gid; /* by_number; the gid only where it has one */
+    unsigned line, column;
+};
+
 struct vb_conf {
     char name[VB_NAME_MAX + 1];
     unsigned workers; /* 0: auto */
@@ -183,6 +191,7 @@ struct vb_conf {
     struct {
         char *socket; /* path of the control socket; NULL: beside the segment; "": off */
     } admin;
+    struct vb_conf_user user;
     uint64_t shutdown_grace_ms;
     uint64_t watchdog_ms; /* a worker that has not moved for so long is killed; 0: never */
     struct {

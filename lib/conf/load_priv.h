@@ -1,6 +1,7 @@
 /*
  * From the tree to `struct vb_conf`. schema.c says in tables which options there are; load.c walks tree and table
- * together; values.c, sources.c, routes.c and failures.c read what a table cannot say; check.c looks at the whole.
+ * together; values.c, sources.c, routes.c, failures.c and user.c read what a table cannot say; check.c looks at the
+ * whole.
  *
  * Readers report to `diag` and go on, so that one run shows all errors. Only memory ends a run early, and that not at
  * once: `oom` is remembered, readers leave things half-built, and who began the run throws them away.
@@ -150,6 +151,9 @@ void vb_read_admin_socket(struct vb_load *load, const struct vb_option *option, 
 
 /* What `outlier` says as a whole, once its pool was read without errors from `node`. */
 void vb_check_outlier(struct vb_load *load, const struct vb_yaml *node, const struct vb_conf_pool *pool);
+
+/* ---- user.c ---- */
+void vb_read_user(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *conf);
 
 /* ---- address.c ---- */
 /* `8080 :8080 *:8080 127.0.0.1:8080 [::1]:8080 unix:/path` -> text and address, and nothing else of the listener.

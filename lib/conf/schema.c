@@ -259,7 +259,7 @@ static const struct vb_option top_options[] = {
     DURATION_OR("off", "watchdog", CONF(watchdog_ms), 1000 * MS, HOUR, "10s"),
     LEVEL("segment", segment_level),
     CUSTOM_LEVEL("admin", vb_read_admin, admin_level),
-    LATER("user"),
+    CUSTOM("user", vb_read_user, NULL),
     LATER("rate_limit"),
     LATER("cache"),
     LATER("access_log"),

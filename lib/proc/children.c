@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "master.h"
+#include "privileges.h"
 #include "vb/inbox.h"
 #include "vb/log.h"
 
@@ -153,6 +154,7 @@ static int spawn_process(struct vb_child *child)
                     slot,
                     workers,
                     (char *)vb_log_level_name(master->options->log_level),
+                    (char *)(master->identity != NULL ? master->identity : VB_IDENTITY_KEPT),
                     (char *)master->config_file,
                     NULL};
     /* The link in /proc names the very binary that this master runs, also after the file was replaced. */

@@ -14,13 +14,14 @@ enum vb_inherited_fd {
                           the own inbox, and then, for each worker by its index, where to put what is for it */
 };
 
-/* vibebalancer worker INDEX SLOT WORKERS LOG-LEVEL CONFIG-FILE-NAME */
+/* vibebalancer worker INDEX SLOT WORKERS LOG-LEVEL IDENTITY CONFIG-FILE-NAME; the identity is one of privileges.h */
 enum vb_worker_argument {
     VB_ARG_WORD = 1,
     VB_ARG_INDEX,
     VB_ARG_SLOT,
     VB_ARG_WORKERS, /* how many there are */
     VB_ARG_LOG_LEVEL,
+    VB_ARG_IDENTITY,
     VB_ARG_CONFIG_FILE,
     VB_ARG_COUNT
 };

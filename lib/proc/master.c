@@ -22,6 +22,7 @@
 
 #include "control.h"
 #include "cpus.h"
+#include "privileges.h"
 #include "vb/listen.h"
 #include "vb/log.h"
 #include "vb/str.h"
@@ -47,6 +48,27 @@ static const char *find_config(const struct vb_options *options)
     return NULL;
 }
 
+/* Not part of reading it, which workers do too: they need not, and later could not, look users up. */
+static int find_user(struct vb_master *master)
+{
+    const struct vb_conf_user *user = &master->conf->user;
+    struct vb_error err;
+    uid_t uid;
+    if (user->name[0] == '\0')
+        return 0;
+    int r = vb_identity_find(user, &uid, &master->identity, &err);
+    if (r < 0) {
+        fprintf(stderr, "%s:%u:%u: %s\n", master->config_file, user->line, user->column, err.text);
+        return r;
+    }
+    if (geteuid() == 0 && uid != 0)
+        return 0;
+    master->user_is_another = uid != geteuid();
+    free(master->identity);
+    master->identity = NULL;
+    return 0;
+}
+
 static int load_config(struct vb_master *master)
 {
     struct vb_error err;
@@ -61,7 +83,7 @@ static int load_config(struct vb_master *master)
     r = vb_conf_parse(master->config_file, master->config_text, master->config_length, stderr, &master->conf);
     if (r == -ENOMEM)
         fprintf(stderr, "vibebalancer: out of memory\n");
-    return r;
+    return r < 0 ? r : find_user(master);
 }
 
 int vb_check_run(const struct vb_options *options)
@@ -71,6 +93,7 @@ int vb_check_run(const struct vb_options *options)
     if (r == 0)
         printf("%s: configuration is valid\n", master.config_file);
     free(master.config_text);
+    free(master.identity);
     vb_conf_free(&master.conf);
     return r < 0 ? VB_EXIT_USAGE : VB_EXIT_DONE;
 }
@@ -251,6 +274,7 @@ static void on_grace_over(uv_timer_t *timer)
 static void stop(struct vb_master *master)
 {
     master->stopping = true;
+    vb_notify(&master->notify, "STOPPING=1\nSTATUS=Finishing requests");
     atomic_store(&vb_shm_header(master->shm)->state, VB_INSTANCE_STOPPING);
     uv_timer_stop(&master->start_timer);
     uv_timer_start(&master->grace_timer, on_grace_over, master->conf->shutdown_grace_ms + KILL_EXTRA_MS, 0);
@@ -319,8 +343,9 @@ void vb_master_child_serves(struct vb_master *master, struct vb_child *child)
     for (unsigned i = 0; i < master->n_workers; i++)
         if (master->children[i].state != VB_CHILD_SERVING)
             return;
-    if (!master->stopping)
-        atomic_store(&vb_shm_header(master->shm)->state, VB_INSTANCE_RUNNING);
+    if (!master->stopping &&
+        atomic_exchange(&vb_shm_header(master->shm)->state, VB_INSTANCE_RUNNING) == VB_INSTANCE_STARTING)
+        vb_notify(&master->notify, "READY=1\nSTATUS=Serving requests");
 }
 
 static void start_workers(struct vb_master *master)
@@ -382,6 +407,8 @@ static void log_start(const struct vb_master *master)
     for (unsigned i = 0; i < conf->n_pools; i++)
         vb_log_info("pool %s: %u backends, %s", conf->pools[i].name, conf->pools[i].n_backends,
                     vb_balance_name(conf->pools[i].balance));
+    if (master->user_is_another)
+        vb_log_warn("`user: %s` has no effect: only root can become another user", conf->user.name);
 }
 
 static int run_loop(struct vb_master *master, struct vb_error *err)
@@ -453,6 +480,7 @@ int vb_master_run(const struct vb_options *options)
     struct vb_error err;
     signal(SIGPIPE, SIG_IGN);
     block_signals(SIG_BLOCK);
+    vb_notify_open(&master.notify);
     int r = load_config(&master);
     if (r < 0) {
         master.status = VB_EXIT_USAGE;
@@ -475,6 +503,7 @@ int vb_master_run(const struct vb_options *options)
 
 out:
     free(master.config_text);
+    free(master.identity);
     vb_conf_free(&master.conf);
     return master.status;
 }

@@ -7,6 +7,7 @@
 #include "findings.h"
 #include "inherit.h"
 #include "logger.h"
+#include "notify.h"
 #include "vb/conf.h"
 #include "vb/health.h"
 #include "vb/proc.h"
@@ -45,6 +46,9 @@ struct vb_master {
     size_t config_length;
     int config_fd; /* the same, sealed */
     struct vb_conf *conf;
+    char *identity;       /* that workers take; NULL: they are whoever the master is */
+    bool user_is_another; /* than the master, who cannot become it */
+    struct vb_notify notify;
     struct vb_shm *shm;
     struct vb_logger *logger;
     struct vb_health *health;

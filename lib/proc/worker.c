@@ -1,5 +1,5 @@
 /*
- * The life of a worker: take over what was inherited, serve, drain, exit.
+ * The life of a worker: take over what was inherited, give up what it needs no more, serve, drain, exit.
  *
  * It drains when the master says so, or when the master is gone (its end of the control channel closes). Not on
  * SIGTERM: its listening sockets would go on receiving their share of the connections, with nobody there to take them.
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "inherit.h"
+#include "privileges.h"
 #include "vb/clock.h"
 #include "vb/conf.h"
 #include "vb/log.h"
@@ -182,9 +183,29 @@ static int open_handles(struct worker *worker)
     return r;
 }
 
-static int serve(struct worker *worker)
+/*
+ * Everything is inherited and open by now: what follows is other people's bytes. Sanitizers write reports into files,
+ * and read some for that.
+ */
+static int give_up_rights(const char *identity)
 {
-    int r = vb_proxy_open(&worker->proxy, worker->loop, worker->shm, worker->slot, worker->conf);
+    int r = strcmp(identity, VB_IDENTITY_KEPT) == 0 ? 0 : vb_identity_take(identity);
+    if (r < 0)
+        vb_log_error("cannot become another user (%s): %s", identity, vb_strerror(r));
+    if (r == 0)
+        r = vb_forbid_new_privileges();
+#ifndef VB_SANITIZED
+    if (r == 0)
+        vb_forbid_files();
+#endif
+    return r;
+}
+
+static int serve(struct worker *worker, const char *identity)
+{
+    int r = give_up_rights(identity);
+    if (r == 0)
+        r = vb_proxy_open(&worker->proxy, worker->loop, worker->shm, worker->slot, worker->conf);
     for (unsigned i = 0; r == 0 && i < worker->conf->n_listeners; i++)
         r = vb_proxy_listen(worker->proxy, VB_FD_LISTEN + (int)i);
     int inbox = VB_FD_LISTEN + (int)worker->conf->n_listeners;
@@ -201,7 +222,7 @@ static int serve(struct worker *worker)
     return r;
 }
 
-static int run(struct worker *worker, const char *config_file)
+static int run(struct worker *worker, const char *identity, const char *config_file)
 {
     struct vb_error err;
     int r = vb_shm_attach_fd(&worker->shm, VB_FD_SEGMENT, &err);
@@ -219,7 +240,7 @@ static int run(struct worker *worker, const char *config_file)
         return r;
     r = open_handles(worker);
     if (r == 0)
-        r = serve(worker);
+        r = serve(worker, identity);
     vb_loop_close(&worker->loop);
     return r;
 }
@@ -250,7 +271,7 @@ int vb_worker_run(int argc, char **argv)
     const int ignored[] = {SIGPIPE, SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
     for (unsigned i = 0; i < VB_ARRAY_SIZE(ignored); i++)
         signal(ignored[i], SIG_IGN);
-    int r = run(&worker, argv[VB_ARG_CONFIG_FILE]);
+    int r = run(&worker, argv[VB_ARG_IDENTITY], argv[VB_ARG_CONFIG_FILE]);
     if (r < 0)
         vb_log_error("cannot serve: %s", vb_strerror(r));
     vb_conf_free(&worker.conf);

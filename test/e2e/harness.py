@@ -66,11 +66,11 @@ def _port_candidates():
     return [random.randrange(first, low) for _ in range(1000)]
 
 
-def free_port():
+def free_port(among=None):
     """A port for this test process only: a lock keeps other test processes that run beside it away from it."""
     folder = Path(tempfile.gettempdir()) / f"vibebalancer-test-ports-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    for port in _port_candidates():
+    for port in among or _port_candidates():
         lock = open(folder / str(port), "w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

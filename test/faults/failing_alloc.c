@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +15,7 @@
 
 /* A worker has one thread. */
 static uint64_t fail_every, count;
+static bool is_worker;
 
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t count_of, size_t n);
@@ -56,18 +56,10 @@ char *__wrap_strdup(const char *text)
     return fails() ? NULL : __real_strdup(text);
 }
 
-/* The second argument of a worker is a word that no other of our processes has there. */
-static bool is_worker(void)
+/* The second argument of a worker is a word that no other of our processes has there. glibc passes main's arguments. */
+__attribute__((constructor)) static void look_at_arguments(int argc, char **argv)
 {
-    char line[256];
-    FILE *file = fopen("/proc/self/cmdline", "re");
-    if (file == NULL)
-        return false;
-    size_t n = fread(line, 1, sizeof(line) - 1, file);
-    fclose(file);
-    line[n] = '\0';
-    size_t second = strlen(line) + 1;
-    return second < n && strcmp(line + second, VB_WORKER_WORD) == 0;
+    is_worker = argc > 1 && strcmp(argv[1], VB_WORKER_WORD) == 0;
 }
 
 /* When a worker runs its loop it has said that it is ready. The master's threads have loops too. */
@@ -75,7 +67,7 @@ void __wrap_vb_loop_run(struct vb_loop *loop)
 {
     const char *every = getenv("VB_FAIL_EVERY");
     uint64_t n;
-    if (every != NULL && is_worker() && vb_parse_u64(vb_str(every), UINT32_MAX, &n) == 0)
+    if (every != NULL && is_worker && vb_parse_u64(vb_str(every), UINT32_MAX, &n) == 0)
         fail_every = n;
     __real_vb_loop_run(loop);
     fail_every = 0;

@@ -425,10 +425,10 @@ static void unknown_keys_get_the_best_guess(void **state)
         {POOL "rate_limit: 80}}}", "f:2:1: unknown key `rate_limit` here; it belongs in `the top level` or `routes`\n"},
         {REST "upstream: {a: {b: [c]}}}", "f:1:47: unknown key `upstream`; "
                                           "allowed here: name, workers, listen, pools, routes, timeouts, limits, "
-                                          "headers, trusted_proxies, shutdown, watchdog, segment, admin\n"},
+                                          "headers, trusted_proxies, shutdown, watchdog, segment, admin, user\n"},
         {REST "'': 1}", "f:1:47: unknown key ``; "
                         "allowed here: name, workers, listen, pools, routes, timeouts, limits, headers, "
-                        "trusted_proxies, shutdown, watchdog, segment, admin\n"},
+                        "trusted_proxies, shutdown, watchdog, segment, admin, user\n"},
         {"listen: {adress: 80}\npools: {web: {backends: [a:1]}}",
          "f:1:9: a listener needs an `address`, for example `address: 8080`\n"
          "f:1:10: unknown key `adress`; did you mean `address`?\n"},
@@ -441,8 +441,8 @@ static void unknown_keys_get_the_best_guess(void **state)
 /* Whatever the value is, `off` as well: nobody may believe that it works. */
 static void options_of_later_versions_are_refused(void **state)
 {
-    static const char *const top[] = {"user",      "rate_limit", "cache",       "access_log", "tls",    "http2",
-                                      "discovery", "auth",       "compression", "tracing",    "cluster"};
+    static const char *const top[] = {"rate_limit", "cache", "access_log",  "tls",     "http2",
+                                      "discovery",  "auth",  "compression", "tracing", "cluster"};
     static const char *const pool[] = {"hash", "sticky", "queue", "slow_start"};
     static const char *const values[] = {"off", "", "{a: [b]}"};
     char text[256], lines[128];

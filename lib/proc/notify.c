@@ -1,0 +1,35 @@
+#include "notify.h"
+
+#include <stddef.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+void vb_notify_open(struct vb_notify *notify)
+{
+    *notify = (struct vb_notify){.address.sun_family = AF_UNIX};
+    const char *name = getenv("NOTIFY_SOCKET");
+    size_t n = name != NULL ? strlen(name) : 0;
+    /* A path, or `@` in the place of the NUL that an abstract name begins with; what else there is, is not for us. */
+    if (n > 1 && n < sizeof(notify->address.sun_path) && (name[0] == '/' || name[0] == '@')) {
+        memcpy(notify->address.sun_path, name, n);
+        notify->length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+        if (name[0] == '@')
+            notify->address.sun_path[0] = '\0';
+    }
+    unsetenv("NOTIFY_SOCKET");
+}
+
+void vb_notify(const struct vb_notify *notify, const char *lines)
+{
+    if (notify->length == 0)
+        return;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    /* A manager that is busy is waited for, since it waits for READY=1; but workers need the master too. */
+    const struct timeval patience = {.tv_sec = 1};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    (void)sendto(fd, lines, strlen(lines), MSG_NOSIGNAL, (const struct sockaddr *)&notify->address, notify->length);
+    close(fd);
+}
