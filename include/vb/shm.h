@@ -130,12 +130,11 @@ struct vb_shm_backend {
     /* What requests have shown, of all workers together. See lb/outlier.c and proxy/keepalive.c. */
     alignas(64) vb_u32 failures; /* in a row */
     vb_u32 ejections_in_row;
-    vb_u32 last_failure; /* enum vb_backend_failure */
-    vb_u32
-        announced_idle_ms;   /* for how long it says (Keep-Alive: timeout) that it keeps idle connections; 0: nothing */
-    vb_u32 learned_idle_ms;  /* ... for how long it was seen to; 0: not known */
-    vb_u64 ejected_until_us; /* monotonic clock; in the future: it gets no requests */
-    vb_u64 ejections;        /* in all */
+    vb_u32 last_failure;      /* enum vb_backend_failure */
+    vb_u32 announced_idle_ms; /* how long it keeps idle connections, as it says (Keep-Alive: timeout); 0: nothing */
+    vb_u32 learned_idle_ms;   /* ... as it was seen; 0: not known */
+    vb_u64 ejected_until_us;  /* monotonic clock; in the future: it gets no requests */
+    vb_u64 ejections;         /* in all */
 };
 
 /* Of one worker, for one pool: how many there are << 1 | one is being decided; see admission.c. */

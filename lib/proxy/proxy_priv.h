@@ -108,9 +108,9 @@ static inline struct vb_shm_traffic *vb_proxy_traffic(struct vb_proxy *proxy, un
 /* The set of backends has changed: see to those that wait for one that was taken away, but not inside this event. */
 void vb_proxy_doubt_soon(struct vb_proxy *proxy);
 
-/* A connection that `listener` has accepted: true where another worker has got it. The descriptor stays the caller's.
- */
-bool vb_steer_away(struct vb_proxy *proxy, unsigned listener, int fd);
+/* A connection that the listener of this number has accepted: true where another worker has got it. The descriptor
+ * stays the caller's. */
+bool vb_steer_away(struct vb_proxy *proxy, unsigned number, int fd);
 
 /* The Date of a response that is made now. */
 struct vb_str vb_proxy_date(struct vb_proxy *proxy);

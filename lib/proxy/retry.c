@@ -10,7 +10,7 @@ bool vb_retry_holds(const struct vb_retry *retry, const struct vb_head *head)
 static void drop(struct vb_retry *retry)
 {
     vb_buf_clear(&retry->body);
-    retry->incomplete = true;
+    retry->over = true;
 }
 
 void vb_retry_keep(struct vb_retry *retry, const struct iovec *iov, unsigned n, bool sent)
@@ -18,26 +18,25 @@ void vb_retry_keep(struct vb_retry *retry, const struct iovec *iov, unsigned n, 
     size_t bytes = 0;
     for (unsigned i = 0; i < n; i++)
         bytes += iov[i].iov_len;
-    if (retry->incomplete)
+    if (retry->over)
         return;
     if ((sent && !retry->idempotent) || vb_buf_len(&retry->body) + bytes > retry->conf->retry.buffer) {
         drop(retry);
         return;
     }
-    for (unsigned i = 0; i < n && !retry->incomplete; i++)
+    for (unsigned i = 0; i < n && !retry->over; i++)
         if (vb_buf_append(&retry->body, iov[i].iov_base, iov[i].iov_len) < 0)
             drop(retry); /* without memory it goes on without a net */
 }
 
 void vb_retry_answered(struct vb_retry *retry)
 {
-    retry->answered = true;
     drop(retry);
 }
 
 bool vb_retry_is_safe(const struct vb_retry *retry, bool sent)
 {
-    return !retry->answered && !retry->incomplete && (!sent || retry->idempotent);
+    return !retry->over && (!sent || retry->idempotent);
 }
 
 /* What `retry.on` calls it; 0: nothing that another backend could mend. */

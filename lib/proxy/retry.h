@@ -19,8 +19,7 @@ struct vb_retry {
     const struct vb_conf_pool *conf; /* of the pool; NULL: not routed yet */
     struct vb_tried tried;
     bool idempotent;
-    bool answered;      /* the client has seen something of a response */
-    bool incomplete;    /* bytes of the body have been sent that are not in `body` */
+    bool over; /* bytes of the body were sent that are not in `body`, or the client has seen some of a response */
     struct vb_buf body; /* as it was sent, without the head; owned */
 };
 

@@ -52,7 +52,7 @@ static struct crowd look_around(const struct vb_proxy *proxy, uint64_t passed)
 enum { HOP = 1 << 8, HOPS_MAX = 3 };
 _Static_assert(VB_LISTENERS_MAX <= HOP, "a listener's number is below a hop");
 
-static bool pass_on(struct vb_proxy *proxy, unsigned number, int fd)
+bool vb_steer_away(struct vb_proxy *proxy, unsigned number, int fd)
 {
     uint64_t own = atomic_load_explicit(&proxy->stats->connections, memory_order_relaxed), passed = 0;
     for (unsigned tries = 1; tries < proxy->n_inboxes && !proxy->draining; tries++) {
@@ -70,11 +70,6 @@ static bool pass_on(struct vb_proxy *proxy, unsigned number, int fd)
     return false;
 }
 
-bool vb_steer_away(struct vb_proxy *proxy, unsigned listener, int fd)
-{
-    return pass_on(proxy, listener, fd);
-}
-
 /* Others may have given us theirs in the same moment: then it goes on. */
 static void on_arrived(void *owner, int fd, unsigned number)
 {
@@ -82,7 +77,7 @@ static void on_arrived(void *owner, int fd, unsigned number)
     struct sockaddr_storage peer;
     socklen_t length = sizeof(peer);
     unsigned listener = number % HOP;
-    if (number / HOP < HOPS_MAX && pass_on(proxy, number, fd))
+    if (number / HOP < HOPS_MAX && vb_steer_away(proxy, number, fd))
         close(fd);
     else if (listener < proxy->conf->n_listeners && getpeername(fd, (struct sockaddr *)&peer, &length) == 0)
         vb_client_open(proxy, &proxy->conf->listeners[listener], fd, (struct sockaddr *)&peer);

@@ -9,12 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
-from harness import TIMEOUT, Client, Malformed, Truncated, eventually, free_port
+from harness import TIMEOUT, Client, Load, Malformed, Truncated, eventually, free_port
 
 PROGRAM = Path(__file__).parent / "servers" / "recorder.py"
 BODY_LINES = 20  # as in the recorder
@@ -92,7 +91,7 @@ class Sent:
         return f"{self.method} {self.id}: {self.outcome!r} after {self.seconds:.3f} s"
 
 
-class NamedLoad:
+class NamedLoad(Load):
     """Clients that send request after request, each with an id of its own, over kept connections until stopped.
 
     `methods` are taken in turns; those with a body get a small one. `pause` is a function that gives the seconds
@@ -100,24 +99,10 @@ class NamedLoad:
     """
 
     def __init__(self, port, clients=16, methods=("GET",), pause=lambda: 0.005, headers=()):
-        self.port, self.methods, self.pause, self.headers = port, methods, pause, headers
+        super().__init__(port, clients)
+        self.methods, self.pause, self.headers = methods, pause, headers
         self.sent = []
         self._name = f"{os.getpid()}.{next(_loads)}"
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(i,), daemon=True) for i in range(clients)]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join(2 * TIMEOUT)
-            assert not thread.is_alive(), "a client of the load hangs"
-
-    stop = __exit__
 
     def _run(self, number):
         client = None
