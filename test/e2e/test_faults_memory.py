@@ -1,4 +1,4 @@
-"""Each Nth allocation of a worker fails, under load: see test/faults/failing_alloc.c."""
+"""Each Nth allocation of a worker fails, under load: see test/faults/faults.c."""
 import pytest
 from harness import Truncated
 
@@ -15,7 +15,7 @@ def check_outcomes(load):
 @pytest.mark.parametrize("every, share", [(0, 1), (333, 0.95), (50, 0.7), (7, 0.1)])
 def test_allocations_that_fail(town, workers, every, share):
     """With connections that come and go on both sides, so that there is much to allocate."""
-    there = town(workers=workers, program="vibebalancer-oom", env={"VB_FAIL_EVERY": str(every)},
+    there = town(workers=workers, program="vibebalancer-faults", env={"VB_FAIL_EVERY": str(every)},
                  how={"close": True}, config={"limits": {"requests_per_connection": 5}})
     pids = there.lb.worker_pids()
     with there.load(methods=("GET", "PUT"), headers=[LONG]) as load:
@@ -30,7 +30,7 @@ def test_allocations_that_fail(town, workers, every, share):
 
 
 def test_allocations_that_fail_while_requests_are_tried_again(town):
-    there = town(workers=2, program="vibebalancer-oom", env={"VB_FAIL_EVERY": "20"}, how={"do": "reset", "share": 0.05},
+    there = town(workers=2, program="vibebalancer-faults", env={"VB_FAIL_EVERY": "20"}, how={"do": "reset", "share": 0.05},
                  config={"limits": {"requests_per_connection": 5}}, pool={"outlier": "off"})
     pids = there.lb.worker_pids()
     with there.load(methods=("GET", "PUT", "POST"), headers=[LONG]) as load:

@@ -57,6 +57,10 @@ def is_worker(pid):
         return False
 
 
+def is_stopped(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def row_of(lb, pid):
     return next((row for row in lb.worker_rows() if row["pid"] == pid), None)
 
@@ -236,22 +240,17 @@ def test_one_that_hangs_does_not_delay_the_end(balancer, backend, stopped):
     assert [int(pid) for _, pid, _, _ in killings(lb)] == [victim]
 
 
-def test_one_that_does_not_get_ready_is_replaced(balancer, backend, stopped):
+def test_one_that_does_not_get_ready_is_replaced(balancer, backend, tmp_path):
     """Within 30 s, whatever the limit is: a start may take longer than a turn of the loop."""
-    lb = balancer(backend(), config=LIMIT)
-
-    def stop_a_newcomer():
-        os.kill(lb.worker_pids()[0], signal.SIGKILL)
-        pid = eventually(lambda: next((pid for pid in children_of(lb.pid) if is_worker(pid)), None), "a new process")
-        stopped(pid)
-        time.sleep(0.1)  # the master may still have to hear that it is ready
-        row = row_of(lb, pid)
-        if row["state"] != "starting":
-            go_on(pid)
-            lb.wait_workers()
-            return None
-        return pid
-    newcomer = eventually(stop_a_newcomer, "one was stopped before it was ready")
+    hold = tmp_path / "hold"
+    lb = balancer(backend(), config=LIMIT, program="vibebalancer-faults", env={"VB_STOP_AT_START": str(hold)})
+    pids = lb.worker_pids()
+    hold.touch()
+    os.kill(pids[0], signal.SIGKILL)
+    newcomer = eventually(lambda: next((pid for pid in children_of(lb.pid) if pid not in pids and is_worker(pid)), None),
+                          "a new process")
+    eventually(lambda: is_stopped(newcomer), "it has stopped itself")
+    hold.unlink()
     with Client(lb.port) as client:
         client.start("GET", "/")
         eventually(lambda: not is_running(newcomer), "it is killed", timeout=60)

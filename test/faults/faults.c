@@ -1,13 +1,16 @@
 /*
- * Allocations that fail, for the program `vibebalancer-oom`: vibebalancer with these functions in the place of the C
- * library's (ld --wrap). Only calls of our own code come here; libuv, in its own shared library, keeps its memory.
+ * Faults at will, for the program `vibebalancer-faults`: vibebalancer with these functions in the place of the C
+ * library's (ld --wrap), where only calls of our own code come; libuv, in its own shared library, keeps its memory.
  *
  * VB_FAIL_EVERY=N: in workers, from the moment they serve, each Nth allocation fails. 0 or nothing: none does.
+ * VB_STOP_AT_START=FILE: while the file is there, a new worker stops itself (SIGSTOP) before it does anything.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vb/loop.h"
 #include "vb/proc.h"
@@ -59,7 +62,10 @@ char *__wrap_strdup(const char *text)
 /* The second argument of a worker is a word that no other of our processes has there. glibc passes main's arguments. */
 __attribute__((constructor)) static void look_at_arguments(int argc, char **argv)
 {
+    const char *stop = getenv("VB_STOP_AT_START");
     is_worker = argc > 1 && strcmp(argv[1], VB_WORKER_WORD) == 0;
+    if (is_worker && stop != NULL && access(stop, F_OK) == 0)
+        raise(SIGSTOP);
 }
 
 /* When a worker runs its loop it has said that it is ready. The master's threads have loops too. */
