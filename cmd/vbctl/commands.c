@@ -63,18 +63,22 @@ static int run_workers(const struct vbctl *ctl, struct vb_error *err)
 #define BACKEND "POOL/BACKEND"
 
 static const struct vbctl_command commands[] = {
-    {"status", "", 0, 0, false, "what runs, since when, and how it is", run_status},
-    {"stats", "", 0, 0, false, "all counters, in total and for each pool", run_stats},
-    {"backends", "[POOL]", 0, 1, false, "each backend with its health, traffic and latency", run_backends},
-    {"workers", "", 0, 0, false, "each worker process; REQUESTS are its own, its other counters go on over restarts",
-     run_workers},
-    {"drain", BACKEND, 1, 1, true, "no new requests to it; what is in flight finishes", control_run},
-    {"maint", BACKEND, 1, 1, true, "the same, and no health checks either", control_run},
-    {"ready", BACKEND, 1, 1, false, "it takes requests again, after maintenance when a check has passed", control_run},
-    {"weight", BACKEND " N", 2, 2, false, "its share from now on, 1 to 256", control_run},
-    {"add", "POOL ADDRESS [WEIGHT]", 2, 3, false, "a backend more, once a check has passed; or one removed comes back",
+    {"status", "", 0, 0, false, false, "what runs, since when, and how it is", run_status},
+    {"stats", "", 0, 0, false, false, "all counters, in total and for each pool", run_stats},
+    {"backends", "[POOL]", 0, 1, false, false, "each backend with its health, traffic and latency", run_backends},
+    {"workers", "", 0, 0, false, false,
+     "each worker process; REQUESTS are its own, its other counters go on over restarts", run_workers},
+    {"drain", BACKEND, 1, 1, true, false, "no new requests to it; what is in flight finishes", control_run},
+    {"maint", BACKEND, 1, 1, true, false, "the same, and no health checks either", control_run},
+    {"ready", BACKEND, 1, 1, false, false, "it takes requests again, after maintenance when a check has passed",
      control_run},
-    {"remove", BACKEND, 1, 1, true, "it leaves the pool; what is in flight finishes", control_run},
+    {"weight", BACKEND " N", 2, 2, false, false, "its share from now on, 1 to 256", control_run},
+    {"add", "POOL ADDRESS [WEIGHT]", 2, 3, false, false,
+     "a backend more, once a check has passed; or one removed comes back", control_run},
+    {"remove", BACKEND, 1, 1, true, false, "it leaves the pool; what is in flight finishes", control_run},
+    {"reload", "", 0, 0, false, false, "its file is read anew, and served if there is nothing wrong with it",
+     control_reload},
+    {"stop", "[--now]", 0, 0, false, true, "it finishes requests and ends", control_stop},
 };
 
 const struct vbctl_command *command_find(const char *word)
@@ -108,13 +112,14 @@ void command_help(FILE *to)
         fprintf(to, "  %-25s %s\n", words, commands[i].help);
     }
     fprintf(to, "  %-25s %s\n", "help", "this text");
-    fprintf(to, "\nWhat is changed holds until the master ends; the next one takes the file's state again.\n");
+    fprintf(to, "\nWhat is changed holds until a reload or the next start, which take the file's state again.\n");
     fprintf(to,
             "\noptions:\n"
             "  --name NAME        the instance with this name; without it, `vibebalancer` or the only one there is\n"
             "  --segment PATH     the instance with its segment there\n"
             "  --json             one JSON document for programs\n"
             "  --wait             with drain, maint and remove: until no request is in flight there\n"
+            "  --now              with stop: it finishes no requests\n"
             "  --version          the version of vbctl\n"
             "\nexit status: 0 done; 1 nothing runs there, or it was refused or failed; 2 the command line is wrong\n");
 }

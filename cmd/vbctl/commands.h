@@ -11,7 +11,7 @@ struct vbctl {
     const struct vb_shm *shm;
     const char *path; /* of the segment */
     bool alive;       /* false: its master is gone, the figures are its last */
-    bool json, wait;
+    bool json, wait, now;
     unsigned n_args; /* the command's word and what stands behind it */
     const char *const *args;
 };
@@ -20,9 +20,9 @@ struct vbctl_command {
     const char *word;
     const char *arguments; /* as the help has them */
     unsigned least, most;  /* how many it takes */
-    bool waits;            /* it knows --wait */
+    bool waits, stops;     /* it knows --wait, --now */
     const char *help;
-    /* Prints to stdout. Negative errno and a sentence when it could not. */
+    /* Prints to stdout. Negative errno and a sentence when it could not; 1: it has said so itself. */
     int (*run)(const struct vbctl *ctl, struct vb_error *err);
 };
 

@@ -4,7 +4,13 @@
 
 #include "commands.h"
 
-/* Prints what the master says; a refusal is -EPERM and the master's sentence, which a JSON document has too. */
+/* Prints what the master says; a refusal, which a JSON document has too, ends with 1 and the master's words. */
 int control_run(const struct vbctl *ctl, struct vb_error *err);
+
+/* The same, when the reload has ended. */
+int control_reload(const struct vbctl *ctl, struct vb_error *err);
+
+/* The same, when the master has ended. */
+int control_stop(const struct vbctl *ctl, struct vb_error *err);
 
 #endif

@@ -155,6 +155,15 @@ static json_t *changes_array(const struct vb_shm *shm, struct object *o)
     return list;
 }
 
+static void put_reloads(struct object *o, const struct status *status)
+{
+    put_number(o, "reloads", status->reloads);
+    put_number(o, "reloads_failed", status->reloads_failed);
+    put(o, "last_reload_ok", status->last_reload.known ? json_boolean(!status->reload_failed) : json_null());
+    put_age_s(o, "last_reload_age_s", status->last_reload);
+    put_text_or_null(o, "last_reload_error", status->reload_text);
+}
+
 int document_status(const struct vb_shm *shm, const struct status *status, const char *path)
 {
     struct object o = object_new(), workers = object_new();
@@ -165,6 +174,7 @@ int document_status(const struct vb_shm *shm, const struct status *status, const
     put_age_s(&o, "uptime_s", status->uptime);
     put_number(&o, "generation", status->generation);
     put_text_or_null(&o, "config_file", status->config_file);
+    put_reloads(&o, status);
     put_text(&o, "segment", path);
     put_number(&o, "segment_bytes", status->segment_bytes);
     put_number(&o, "log_lost", status->log_lost);

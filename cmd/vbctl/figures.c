@@ -59,6 +59,13 @@ static void count_backend(const struct vb_shm_backend *backend, struct backend_c
     counts->maint += admin == VB_ADMIN_MAINT;
 }
 
+/* One that is leaving is of the past: only connections from before a reload still use it. */
+static bool is_shown(const struct vb_shm *shm, unsigned pool)
+{
+    return pool < vb_shm_capacity(shm).backends &&
+           atomic_load_explicit(&vb_shm_pool(shm, pool)->used, memory_order_acquire) == VB_POOL_USED;
+}
+
 void figures_totals(const struct vb_shm *shm, struct totals *ret_totals)
 {
     memset(ret_totals, 0, sizeof(*ret_totals));
@@ -67,10 +74,20 @@ void figures_totals(const struct vb_shm *shm, struct totals *ret_totals)
         const struct vb_shm_backend *backend = vb_shm_backend(shm, i);
         /* Slots that are free now count as well: totals must not shrink. */
         vb_shm_add_traffic(shm, i, &ret_totals->traffic);
-        if (load32(&backend->used))
+        if (load32(&backend->used) && is_shown(shm, load32(&backend->pool)))
             count_backend(backend, &ret_totals->backends);
     }
     ret_totals->latency = percentiles_of(&ret_totals->traffic);
+}
+
+static void read_reloads(const struct vb_shm_header *header, struct status *status)
+{
+    status->reloads = load64(&header->reloads);
+    status->reloads_failed = load64(&header->reloads_failed);
+    status->last_reload = age_of(load64(&header->reload_wall_us));
+    status->reload_failed = load32(&header->reload_failed) != 0;
+    if (status->reload_failed)
+        TEXT(status->reload_text, header->reload_text);
 }
 
 void figures_status(const struct vb_shm *shm, bool alive, struct status *ret_status)
@@ -88,8 +105,12 @@ void figures_status(const struct vb_shm *shm, bool alive, struct status *ret_sta
     ret_status->workers_wanted = load32(&header->workers_wanted);
     ret_status->segment_bytes = vb_shm_memory(shm);
     ret_status->log_lost = load64(&header->log_lost);
-    for (unsigned i = 0; i < vb_shm_capacity(shm).workers; i++)
-        ret_status->workers_ready += load32(&vb_shm_worker(shm, i)->state) == VB_WORKER_READY;
+    for (unsigned i = 0; i < vb_shm_slots(shm); i++) {
+        const struct vb_shm_worker *worker = vb_shm_worker(shm, i);
+        ret_status->workers_ready +=
+            load32(&worker->state) == VB_WORKER_READY && load32(&worker->generation) == ret_status->generation;
+    }
+    read_reloads(header, ret_status);
     figures_totals(shm, &ret_status->totals);
 }
 
@@ -101,7 +122,7 @@ static bool belongs_to(const struct vb_shm_backend *backend, unsigned pool)
 bool figures_pool_name(const struct vb_shm *shm, unsigned pool, char ret_name[VB_SHM_NAME_MAX])
 {
     const struct vb_shm_pool *from = vb_shm_pool(shm, pool);
-    if (!atomic_load_explicit(&from->used, memory_order_acquire))
+    if (!is_shown(shm, pool))
         return false;
     vb_shm_text(ret_name, VB_SHM_NAME_MAX, from->name, sizeof(from->name));
     return true;
@@ -248,11 +269,14 @@ bool figures_next_change(const struct vb_shm *shm, unsigned *slot, struct change
 static void read_worker(const struct vb_shm *shm, unsigned slot, bool alive, struct worker_row *row)
 {
     const struct vb_shm_worker *from = vb_shm_worker(shm, slot);
+    unsigned state = load32(&from->state);
     memset(row, 0, sizeof(*row));
     row->slot = slot;
     row->index = load32(&from->index);
     row->generation = load32(&from->generation);
-    row->state = vb_worker_state_name(load32(&from->state));
+    if (row->generation < load32(&vb_shm_header(shm)->generation))
+        state = VB_WORKER_DRAINING;
+    row->state = vb_worker_state_name(state);
     row->pid = atomic_load_explicit(&from->pid, memory_order_relaxed);
     row->restarts = load64(&from->restarts);
     TEXT(row->last_request, from->request);
@@ -268,9 +292,11 @@ static void read_worker(const struct vb_shm *shm, unsigned slot, bool alive, str
     row->stats.requests -= VB_MIN(load64(&from->requests_before), row->stats.requests);
 }
 
-static int by_index(const void *a, const void *b)
+static int by_generation(const void *a, const void *b)
 {
     const struct worker_row *x = a, *y = b;
+    if (x->generation != y->generation)
+        return x->generation > y->generation ? -1 : 1;
     if (x->index != y->index)
         return x->index < y->index ? -1 : 1;
     return x->slot < y->slot ? -1 : 1;
@@ -278,14 +304,14 @@ static int by_index(const void *a, const void *b)
 
 int figures_workers(const struct vb_shm *shm, bool alive, struct worker_row **ret_rows)
 {
-    unsigned n = 0, slots = vb_shm_capacity(shm).workers;
-    struct worker_row *rows = calloc(slots, sizeof(*rows));
+    unsigned n = 0, slots = vb_shm_slots(shm);
+    struct worker_row *rows = calloc(VB_MAX(slots, 1u), sizeof(*rows));
     if (rows == NULL)
         return -ENOMEM;
     for (unsigned i = 0; i < slots; i++)
         if (atomic_load_explicit(&vb_shm_worker(shm, i)->state, memory_order_acquire) != VB_WORKER_FREE)
             read_worker(shm, i, alive, &rows[n++]);
-    qsort(rows, n, sizeof(*rows), by_index);
+    qsort(rows, n, sizeof(*rows), by_generation);
     *ret_rows = rows;
     return (int)n;
 }

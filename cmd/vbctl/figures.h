@@ -41,6 +41,10 @@ struct status {
     struct age uptime; /* not known of a dead one */
     unsigned generation, workers_wanted, workers_ready;
     uint64_t segment_bytes, log_lost;
+    uint64_t reloads, reloads_failed;
+    struct age last_reload; /* not known: there was none */
+    bool reload_failed;     /* the last one */
+    char reload_text[512];  /* why */
     struct totals totals;
 };
 
@@ -83,7 +87,7 @@ struct change {
 
 struct worker_row {
     unsigned slot, index, generation;
-    const char *state;
+    const char *state; /* one of an old generation drains, or will in a moment */
     int pid;
     uint64_t restarts, in_flight;
     struct age uptime;
@@ -111,7 +115,7 @@ bool figures_next_backend(const struct vb_shm *shm, const char *pool, struct bac
 /* The next change at or behind *slot, which starts as 0; false at the end. */
 bool figures_next_change(const struct vb_shm *shm, unsigned *slot, struct change *ret_change);
 
-/* All workers, by index; the caller frees *ret_rows. Returns how many, or -ENOMEM. */
+/* All workers, the newest generation first, by index; the caller frees *ret_rows. Returns how many, or -ENOMEM. */
 int figures_workers(const struct vb_shm *shm, bool alive, struct worker_row **ret_rows);
 
 #endif

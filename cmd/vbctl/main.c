@@ -18,7 +18,7 @@ struct options {
     char **args; /* the command's word and what stands behind it; n_args 0: none */
     unsigned n_args;
     const struct vbctl_command *command;
-    bool json, wait, help, version;
+    bool json, wait, now, help, version;
 };
 
 static enum exit_status misused(const char *fmt, ...) VB_PRINTF(1, 2);
@@ -37,13 +37,11 @@ static enum exit_status misused(const char *fmt, ...)
 /* Options may stand before and behind the command. */
 static enum exit_status read_options(int argc, char **argv, struct options *ret_options)
 {
-    static const struct option known[] = {{"name", required_argument, NULL, 'n'},
-                                          {"segment", required_argument, NULL, 's'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {"wait", no_argument, NULL, 'w'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {"version", no_argument, NULL, 'V'},
-                                          {0}};
+    static const struct option known[] = {
+        {"name", required_argument, NULL, 'n'}, {"segment", required_argument, NULL, 's'},
+        {"json", no_argument, NULL, 'j'},       {"wait", no_argument, NULL, 'w'},
+        {"now", no_argument, NULL, 'N'},        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},    {0}};
     struct options *o = ret_options;
     char letter[] = "-?";
     opterr = 0;
@@ -60,6 +58,9 @@ static enum exit_status read_options(int argc, char **argv, struct options *ret_
             break;
         case 'w':
             o->wait = true;
+            break;
+        case 'N':
+            o->now = true;
             break;
         case 'h':
             o->help = true;
@@ -95,6 +96,8 @@ static enum exit_status check_arguments(const struct options *o)
                        command->arguments);
     if (o->wait && !command->waits)
         return misused("%s has nothing to wait for", command->word);
+    if (o->now && !command->stops)
+        return misused("--now is for stop, not for %s", command->word);
     return DONE;
 }
 
@@ -135,6 +138,7 @@ static enum exit_status run(const struct options *o)
                         .path = path,
                         .json = o->json,
                         .wait = o->wait,
+                        .now = o->now,
                         .n_args = o->n_args,
                         .args = (const char *const *)o->args};
     ctl.alive = vb_shm_alive(shm);
@@ -147,7 +151,7 @@ static enum exit_status run(const struct options *o)
         fprintf(stderr, "vbctl: %s\n", err.text[0] != '\0' ? err.text : vb_strerror(r));
     else if (!ctl.alive)
         fprintf(stderr, "vbctl: this vibebalancer (pid %d) is not running any more; these are its last figures\n", pid);
-    return r < 0 || !ctl.alive ? FAILED : DONE;
+    return r != 0 || !ctl.alive ? FAILED : DONE;
 }
 
 int main(int argc, char **argv)

@@ -56,6 +56,17 @@ static void print_instance(const struct status *status)
         printf("%s is %s: it was pid %d, version %s\n", status->name, status->state, status->pid, status->version);
 }
 
+static void print_last_reload(const struct status *status)
+{
+    struct text age = age_text(status->last_reload);
+    if (!status->last_reload.known)
+        return;
+    if (status->reload_failed)
+        printf("  last reload  failed %s ago: %s\n", age.chars, status->reload_text);
+    else
+        printf("  last reload  done %s ago\n", age.chars);
+}
+
 static void print_backend_counts(const struct backend_counts *counts)
 {
     printf("  backends     %u: %u up, %u down", counts->total, counts->up, counts->down);
@@ -97,6 +108,7 @@ int print_status(const struct vb_shm *shm, const struct status *status, const ch
     print_instance(status);
     printf("  config       %s, generation %u\n", status->config_file[0] != '\0' ? status->config_file : "-",
            status->generation);
+    print_last_reload(status);
     printf("  segment      %s, %.1f MiB\n", path, (double)status->segment_bytes / (1 << 20));
     printf("  workers      %u of %u ready\n", status->workers_ready, status->workers_wanted);
     print_backend_counts(&totals->backends);

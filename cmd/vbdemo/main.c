@@ -53,7 +53,7 @@ static int open_socket(int *ret_fd, struct arguments *arguments, struct vb_error
     union address *listen = &arguments->listen;
     socklen_t length = listen->any.sa_family == AF_INET6 ? sizeof(listen->v6) : sizeof(listen->v4);
     vb_addr_format(text, sizeof(text), &listen->any);
-    int r = vb_listen_open(ret_fd, 1, &listen->any, length, text, err);
+    int r = vb_listen_open(ret_fd, 1, -1, &listen->any, length, text, err);
     if (r == 0)
         getsockname(*ret_fd, &listen->any, &length);
     return r;

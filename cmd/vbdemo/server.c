@@ -494,6 +494,7 @@ int server_open(struct server **ret_server, struct vb_loop *loop, int listen_fd,
         free(server);
         return r;
     }
+    vb_listener_start(server->listener);
     *ret_server = server;
     return 0;
 }
@@ -505,7 +506,7 @@ void server_close(struct server **server_ptr)
         return;
     *server_ptr = NULL;
     server->stopping = true;
-    vb_listener_close(&server->listener);
+    vb_listener_close(&server->listener, true);
     while (!LIST_EMPTY(&server->conns))
         conn_end(LIST_FIRST(&server->conns), vb_stream_close);
     server_release(server);

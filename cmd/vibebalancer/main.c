@@ -23,6 +23,7 @@ static const char usage_text[] =
     "  --log-level L       how much is logged to standard error (info)\n"
     "\n"
     "Signals: SIGTERM, SIGINT and SIGQUIT finish requests and stop; a second one stops now.\n"
+    "SIGHUP reads the configuration anew, as `vbctl reload` does.\n"
     "Exit status: 0 done, 1 failed while running, 2 the configuration or the command line is wrong.\n"
     "Watch it with vbctl.\n";
 

@@ -11,9 +11,14 @@
  *   workers      cap.workers               master at spawn and reap; signs of life and stats by the worker in that slot
  *   in_flight    cap.workers x backends    the worker in that slot; zeroed by the master when the worker is dead
  *   places       cap.workers x pools       the worker in that slot; zeroed by the master when the worker is dead
- *   traffic      backends x cap.workers    the worker in that slot
- *   ips          cap.workers, or none      the worker in that slot; zeroed by the master when the worker is dead. Only
- *                                          with cap.count_ips
+ *   traffic      cap.workers x backends    the worker in that slot
+ *   ips          cap.workers               the worker in that slot; zeroed by the master when the worker is dead. Only
+ *                                          of one that counts_ips
+ *
+ * There is room for many more slots than are in use, and it costs nothing: from `workers` on, rows have memory from
+ * when their slot is first claimed; a backend's traffic rows from when it is added, if that is later; ips from when a
+ * worker counts them. Other rows are holes in the file, and to touch one takes a page, or on a full tmpfs is a SIGBUS.
+ * So loops over slots end at vb_shm_slots.
  *
  * A slot's counters go on when another worker takes it over, so sums over slots only grow. Single words are relaxed
  * atomics; records of several words that change while readers read carry a sequence number (odd while being written).
@@ -36,7 +41,7 @@
 #include "vb/str.h"
 
 #define VB_SHM_MAGIC        0x4d47455331424c56ull /* "VLB1SEGM" */
-#define VB_SHM_VERSION      4u
+#define VB_SHM_VERSION      5u
 #define VB_SHM_NAME_MAX     64
 #define VB_SHM_ADDRESS_MAX  264
 #define VB_SHM_WORKERS_MAX  256
@@ -47,6 +52,7 @@
 typedef _Atomic uint64_t vb_u64;
 typedef _Atomic uint32_t vb_u32;
 
+enum vb_pool_use { VB_POOL_FREE, VB_POOL_USED, VB_POOL_LEAVING };
 enum vb_instance_state { VB_INSTANCE_STARTING = 1, VB_INSTANCE_RUNNING, VB_INSTANCE_STOPPING };
 enum vb_worker_state { VB_WORKER_FREE, VB_WORKER_STARTING, VB_WORKER_READY, VB_WORKER_DRAINING };
 enum vb_admin_state { VB_ADMIN_READY, VB_ADMIN_DRAIN, VB_ADMIN_MAINT };
@@ -55,7 +61,6 @@ enum vb_health_state { VB_HEALTH_UNKNOWN, VB_HEALTH_UP, VB_HEALTH_DOWN, VB_HEALT
 
 struct vb_shm_capacity {
     uint32_t workers, backends; /* pools share the capacity of backends: each pool has at least one */
-    uint32_t count_ips;         /* 1: connections are counted by their IP address too, 0: they are not */
 };
 
 struct vb_shm_header {
@@ -64,6 +69,7 @@ struct vb_shm_header {
     vb_u32 ready; /* 1, with release order, once everything else is there */
     uint32_t header_size, pool_size, backend_size, worker_size, traffic_size;
     struct vb_shm_capacity cap;
+    vb_u32 slots; /* of workers, that have ever been claimed: 0..slots-1. Read it with vb_shm_slots */
     uint64_t pools_at, backends_at, workers_at, in_flight_at, places_at, traffic_at, ips_at; /* bytes from the start */
     uint64_t total_size;
     uint64_t ip_key[2]; /* random: who cannot read the segment cannot say which addresses share a bucket */
@@ -78,10 +84,14 @@ struct vb_shm_header {
     vb_u32 generation; /* of the configuration, from 1 */
     vb_u32 workers_wanted;
     vb_u64 log_lost; /* lines that could not be written; by the log thread */
+    vb_u64 reloads, reloads_failed;
+    vb_u64 reload_wall_us; /* end of the last one; 0: there was none */
+    vb_u32 reload_failed;  /* 1: the last one did */
+    char reload_text[512]; /* what is wrong then; it may change meanwhile: vb_shm_text */
 };
 
 struct vb_shm_pool {
-    vb_u32 used;
+    vb_u32 used; /* enum vb_pool_use. LEAVING: only workers of old generations still use it and its backends */
     char name[VB_SHM_NAME_MAX];
     char balance[24];   /* the policy's name */
     vb_u32 max_ejected; /* per cent of those that are not down */
@@ -166,7 +176,8 @@ struct vb_shm_worker {
     vb_u64 start_wall_us;
     vb_u64 restarts;        /* workers that died in this slot and were replaced */
     vb_u64 requests_before; /* value of `requests` when this process took the slot */
-    vb_u64 admission; /* connections admitted << 1 | one is being decided; written by the worker, see admission.c */
+    vb_u64 admission;  /* connections admitted << 1 | one is being decided; written by the worker, see admission.c */
+    vb_u32 counts_ips; /* 1: this worker counts connections by their IP address too, in its table */
     /* Signs of life, by the worker, for the watchdog (monotonic clock). 0: none yet. */
     alignas(128) vb_u64 heartbeat_us; /* its loop turned; 0 also when it has left its loop for good */
     vb_u64 request_us;                /* it took a request */
@@ -211,11 +222,10 @@ uint64_t vb_shm_size(struct vb_shm_capacity cap);
 uint64_t vb_shm_memory(const struct vb_shm *shm);
 
 /*
- * Makes the segment of a new instance at `path`, reserves its pages (the traffic rows of a backend when that is added,
- * a slot's table of IP addresses when that is claimed), and holds a lock on it for as long as the process lives: that
- * lock decides who is master. The new file takes the place of one that a dead master left. The header is filled in
- * except for `ready`; nobody can attach before vb_shm_publish. -EBUSY: a living master has it. -ENOSPC: no room; the
- * sentence says how much is needed. Others: negative errno.
+ * Makes the segment of a new instance at `path`, reserves the pages of all rows but those of worker slots, and holds a
+ * lock on it for as long as the process lives: that lock decides who is master. The new file takes the place of one
+ * that a dead master left. The header is filled in except for `ready`; nobody can attach before vb_shm_publish. -EBUSY:
+ * a living master has it. -ENOSPC: no room; the sentence says how much is needed. Others: negative errno.
  */
 int vb_shm_create(struct vb_shm **ret_shm, const char *path, const char *name, struct vb_shm_capacity cap,
                   struct vb_error *err);
@@ -247,6 +257,9 @@ void vb_shm_close(struct vb_shm **shm);
 struct vb_shm_capacity vb_shm_capacity(const struct vb_shm *shm);
 struct vb_shm_header *vb_shm_header(const struct vb_shm *shm);
 
+/* How many worker slots have ever been claimed, never more than the capacity; of others there is nothing to read. */
+unsigned vb_shm_slots(const struct vb_shm *shm);
+
 /* Index at or over the capacity ends the process: indexes come from our own loops, or were checked. */
 struct vb_shm_pool *vb_shm_pool(const struct vb_shm *shm, unsigned pool);
 struct vb_shm_backend *vb_shm_backend(const struct vb_shm *shm, unsigned backend);
@@ -255,7 +268,7 @@ struct vb_shm_traffic *vb_shm_traffic(const struct vb_shm *shm, unsigned slot, u
 /* A slot's requests in flight, an array over all backends. */
 vb_u32 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot);
 struct vb_shm_places *vb_shm_places(const struct vb_shm *shm, unsigned slot, unsigned pool);
-/* A slot's table; only with cap.count_ips, and only of a slot that has been claimed. */
+/* A slot's table; only of one that counts_ips. */
 struct vb_shm_ips *vb_shm_ips(const struct vb_shm *shm, unsigned slot);
 
 /* ---- membership (master main thread) ------------------------------------------------------------------------------*/
@@ -271,20 +284,41 @@ struct vb_backend_spec {
     unsigned weight;
     bool configured;             /* the file names it */
     enum vb_health_state health; /* what it is taken for until it has been looked at */
+    enum vb_admin_state admin;
+    bool beside; /* one of this name may be there, which the caller forgets soon */
 };
 
-/* Takes a free slot. >= 0: its index. -ENOSPC: capacity is used up. -EEXIST: the name is taken. -EINVAL: too long.
- * -ENOMEM: no room for the backend's traffic rows. One that was removed comes back into its slot, and to its figures,
- * if the file names it. */
+/*
+ * Takes a free slot. >= 0: its index. -ENOSPC: capacity is used up. -EEXIST: the name is taken. -EINVAL: too long.
+ * -ENOMEM: no room for the backend's traffic rows. A pool that is LEAVING is used again, with its backends. A backend
+ * that was removed comes back into its slot, and to its figures, if the file names it.
+ */
 int vb_shm_add_pool(struct vb_shm *shm, const struct vb_pool_spec *spec);
 int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec);
 
+/* From now on it has these settings; its name stays. */
+void vb_shm_set_pool(struct vb_shm *shm, unsigned pool, const struct vb_pool_spec *spec);
+
+/* It is LEAVING: not found any more, but there for those who know it. */
+void vb_shm_retire_pool(struct vb_shm *shm, unsigned pool);
+
+/* Nobody uses it any more: its backends are forgotten, and its slot is as new for the next pool. */
+void vb_shm_free_pool(struct vb_shm *shm, unsigned pool);
+
 /* It gets no new requests from now on: whoever reads its requests in flight after this sees all there will ever be. */
 void vb_shm_remove_backend(struct vb_shm *shm, unsigned backend);
+
+/* Removes it for good: the file names it no more. Added again under this name, it is another, and its figures begin
+ * at 0. */
+void vb_shm_forget_backend(struct vb_shm *shm, unsigned backend);
+
+/* The file names it, with this weight: that takes the place of what an operator has said. */
+void vb_shm_configure_backend(struct vb_shm *shm, unsigned backend, unsigned weight);
+
 void vb_shm_set_admin(struct vb_shm *shm, unsigned backend, enum vb_admin_state admin);
 void vb_shm_set_weight(struct vb_shm *shm, unsigned backend, unsigned weight);
 
-/* By name. -ENOENT. For any process. */
+/* By name, in use and not LEAVING. -ENOENT. For any process. */
 int vb_shm_find_pool(const struct vb_shm *shm, const char *name);
 int vb_shm_find_backend(const struct vb_shm *shm, unsigned pool, const char *name);
 
@@ -303,9 +337,12 @@ bool vb_shm_backend_usable(const struct vb_shm_backend *backend, uint64_t now_us
 
 /* ---- workers (master) ---------------------------------------------------------------------------------------------*/
 
-/* Takes a free slot for worker `index`. -ENOSPC. -ENOMEM: no room for its table of IP addresses. The worker's pid
- * follows with vb_shm_worker_started. */
-int vb_shm_claim_worker(struct vb_shm *shm, unsigned index, unsigned generation);
+/*
+ * Takes a free slot for worker `index`, before its process exists (admission.c builds on that). -ENOSPC. -ENOMEM: no
+ * room for its rows. `count_ips`: it will count connections by their IP address. The worker's pid follows with
+ * vb_shm_worker_started.
+ */
+int vb_shm_claim_worker(struct vb_shm *shm, unsigned index, unsigned generation, bool count_ips);
 void vb_shm_worker_started(struct vb_shm *shm, unsigned slot, pid_t pid);
 
 /* The process in this slot is gone: gives back all it counted as present. Counters stay. The slot becomes free. */
@@ -328,7 +365,7 @@ uint64_t vb_shm_worker_moved_us(const struct vb_shm_worker *worker);
  */
 struct vb_shm_connection_limits {
     unsigned total;  /* 0: no limit */
-    unsigned per_ip; /* 0: no limit; without cap.count_ips nothing is counted by ip, and there is none either */
+    unsigned per_ip; /* 0: no limit; a worker that counts nothing by ip has none either */
 };
 
 enum vb_admission { VB_ADMITTED, VB_REFUSED_TOTAL, VB_REFUSED_IP };

@@ -30,6 +30,23 @@ void vb_ctl_refuse(struct vb_ctl_answer *answer, const char *fmt, ...)
     va_end(args);
 }
 
+void vb_ctl_refuse_lines(struct vb_ctl_answer *answer, const char *lines)
+{
+    size_t size = sizeof(answer->text), n = strlen(lines), kept = size - sizeof("and 4294967295 more lines");
+    unsigned more = 1;
+    while (n > 0 && lines[n - 1] == '\n')
+        n--;
+    while (n >= size && kept > 0 && lines[kept - 1] != '\n')
+        kept--;
+    answer->done = false;
+    vb_copy(answer->text, VB_MIN(n + 1, size), lines);
+    if (n < size || kept == 0) /* all of it, or the beginning of a single line that is too long */
+        return;
+    for (size_t i = kept; i < n; i++)
+        more += lines[i] == '\n';
+    snprintf(answer->text + kept, size - kept, "and %u more line%s", more, more > 1 ? "s" : "");
+}
+
 size_t vb_ctl_pack_answer(char *to, const struct vb_ctl_answer *answer)
 {
     size_t n = strnlen(answer->text, sizeof(answer->text) - 1);
@@ -44,7 +61,7 @@ int ctl_unpack_answer(const char *bytes, size_t n, struct vb_ctl_answer *ret_ans
         return -EBADMSG;
     ret_answer->done = bytes[0] == DONE;
     for (size_t i = 1; i < n; i++)
-        ret_answer->text[i - 1] = bytes[i] >= 0x20 && bytes[i] < 0x7f ? bytes[i] : '?';
+        ret_answer->text[i - 1] = (bytes[i] >= 0x20 && bytes[i] < 0x7f) || bytes[i] == '\n' ? bytes[i] : '?';
     ret_answer->text[n - 1] = '\0';
     return 0;
 }

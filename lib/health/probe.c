@@ -54,7 +54,7 @@ static void fail_code(struct vb_probe *probe, int code)
 static void on_timeout(struct vb_timer *timer)
 {
     struct vb_probe *probe = vb_container_of(timer, struct vb_probe, timer);
-    uint64_t ms = probe->pool->health.timeout_ms;
+    uint64_t ms = probe->rules->now->timeout_ms;
     char reason[64];
     if (probe->tried == 0)
         vb_copy(reason, sizeof(reason), "its name has not been resolved yet");
@@ -69,7 +69,7 @@ static void on_timeout(struct vb_timer *timer)
 
 static void send_request(struct vb_probe *probe)
 {
-    const struct vb_conf_health *health = &probe->pool->health;
+    const struct vb_conf_health *health = probe->rules->now;
     char request[2048];
     int n = snprintf(request, sizeof(request),
                      "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: vibebalancer-health/" VB_VERSION
@@ -95,7 +95,7 @@ static void print_expected(const struct vb_conf_health *health, char *to, size_t
 
 static void judge(struct vb_probe *probe, unsigned status)
 {
-    const struct vb_conf_health *health = &probe->pool->health;
+    const struct vb_conf_health *health = probe->rules->now;
     char expected[64], reason[128];
     for (unsigned i = 0; i < health->n_expect; i++) {
         if (status >= health->expect[i].first && status <= health->expect[i].last) {
@@ -120,7 +120,7 @@ static void on_data(void *owner, const char *bytes, size_t n)
     static const struct vb_head_limits limits = {16 * 1024, 200};
     struct vb_probe *probe = probe_of(owner);
     struct vb_refusal refusal;
-    if (probe->pool->health.path == NULL)
+    if (probe->rules->now->path == NULL)
         return; /* a TCP check of a server that speaks first */
     if (vb_buf_append(&probe->input, bytes, n) < 0) {
         fail_code(probe, -ENOMEM);
@@ -153,7 +153,7 @@ static void on_connected(void *owner)
 {
     struct vb_probe *probe = probe_of(owner);
     probe->connected = true;
-    if (probe->pool->health.path == NULL)
+    if (probe->rules->now->path == NULL)
         finish(probe, true, "");
     else
         send_request(probe);
@@ -197,8 +197,8 @@ static void start_connect(struct vb_probe *probe)
         .failed = on_failed,
     };
     struct sockaddr_storage address = probe->addresses[probe->current].address;
-    if (probe->pool->health.port != 0)
-        set_port(&address, (uint16_t)probe->pool->health.port);
+    if (probe->rules->now->port != 0)
+        set_port(&address, (uint16_t)probe->rules->now->port);
     probe->tried++;
     int r = vb_stream_connect(&probe->stream, probe->loop, (struct sockaddr *)&address, &events, probe);
     if (r < 0)
@@ -271,7 +271,7 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
         return; /* the probe has ended meanwhile; the next one finds the result */
     if (probe->n_addresses == 0) {
         fail_unresolved(probe, status < 0 ? status : UV_EAI_NODATA);
-    } else if (!probe->pool->health.enabled) {
+    } else if (!probe->rules->now->enabled) {
         finish(probe, true, "");
     } else if (probe->tried == 0 || !kept) { /* it has waited for this, or is talking to an address of the past */
         vb_stream_close(&probe->stream);
@@ -304,7 +304,7 @@ void vb_probe_begin(struct vb_probe *probe, bool resolve_again)
     probe->active = true;
     probe->connected = false;
     probe->tried = 0;
-    vb_timer_start(&probe->timer, probe->timeouts, on_timeout);
+    vb_timer_start(&probe->timer, &probe->rules->timeouts, on_timeout);
     int r = 0;
     if (!probe->resolving && resolve_is_due(probe, resolve_again))
         r = resolve(probe);

@@ -5,6 +5,7 @@
 #ifndef VB_HEALTH_PROBE_H
 #define VB_HEALTH_PROBE_H
 
+#include "rules.h"
 #include "vb/buf.h"
 #include "vb/conf.h"
 #include "vb/http.h"
@@ -23,9 +24,8 @@ struct vb_probe_result {
 struct vb_probe {
     uint32_t magic;
     struct vb_loop *loop;
-    const struct vb_conf_pool *pool;
-    struct vb_timer_list *timeouts; /* of the pool: for a whole probe */
-    struct vb_head *head;           /* scratch, shared by all probes */
+    struct vb_rules *rules; /* of the pool */
+    struct vb_head *head;   /* scratch, shared by all probes */
     void (*done)(struct vb_probe *probe, const struct vb_probe_result *result);
     void (*let_go)(struct vb_probe *probe); /* stopped, and the resolver has let go of it only now */
     struct vb_conf_endpoint endpoint;

@@ -16,9 +16,9 @@ static const struct vb_policy *find_policy(const char *name)
     return NULL;
 }
 
-int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigned slot)
+int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigned slot, const char *balance)
 {
-    const struct vb_policy *policy = find_policy(vb_shm_pool(shm, pool)->balance);
+    const struct vb_policy *policy = find_policy(balance);
     if (policy == NULL)
         return -ENOTSUP;
     struct vb_lb *lb = calloc(1, sizeof(*lb));

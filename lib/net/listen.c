@@ -1,9 +1,10 @@
 /*
  * Listening sockets.
  *
- * The master opens as many sockets as there are workers on each address and keeps them for life: connections that wait
- * in the queue of a socket are reset when its last descriptor closes, so a worker's death must not close it. A unix
- * socket is only one, which all workers accept from: whoever comes too late for a connection gets EAGAIN.
+ * The master opens as many sockets as there are workers on each address and keeps them for as long as the configuration
+ * has the address: connections that wait in the queue of a socket are reset when its last descriptor closes, so a
+ * worker's end must not close it. A unix socket is only one, which all workers accept from: whoever comes too late for
+ * a connection gets EAGAIN.
  *
  * A worker accepts through uv_poll instead of uv_listen: libuv's own answer to "no more descriptors" is to accept and
  * drop everything that waits, and it cannot stop listening without closing.
@@ -28,6 +29,7 @@ static int set_option(int fd, int level, int name, int value)
     return setsockopt(fd, level, name, &value, sizeof(value)) == 0 ? 0 : -errno;
 }
 
+/* Accepted sockets inherit the options of the last two, which saves the system calls for each connection. */
 static int open_socket(const struct sockaddr *address, socklen_t length, bool reuseport)
 {
     int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -38,6 +40,10 @@ static int open_socket(const struct sockaddr *address, socklen_t length, bool re
         r = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (r == 0 && address->sa_family == AF_INET6)
         r = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    if (r == 0)
+        r = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (r == 0)
+        r = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     if (r == 0 && bind(fd, address, length) != 0)
         r = -errno;
     if (r < 0) {
@@ -47,15 +53,9 @@ static int open_socket(const struct sockaddr *address, socklen_t length, bool re
     return fd;
 }
 
-/* Accepted sockets inherit these from the listener, which saves the system calls for each connection. */
-static int prepare(int fd)
+int vb_listen_start(int fd)
 {
-    int r = set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    if (r == 0)
-        r = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    if (r == 0 && listen(fd, LISTEN_BACKLOG) != 0)
-        r = -errno;
-    return r;
+    return listen(fd, LISTEN_BACKLOG) == 0 ? 0 : -errno;
 }
 
 static int explain(struct vb_error *err, int code, const char *text)
@@ -69,41 +69,57 @@ static int explain(struct vb_error *err, int code, const char *text)
     return vb_fail(err, code, "cannot listen on %s: %s", text, vb_strerror(code));
 }
 
-static int open_tcp(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
-                    struct vb_error *err)
+/*
+ * The first one decides whose address it is: without SO_REUSEPORT bind fails where anybody listens, whatever options
+ * that one has, and of two who start at the same time listen lets only one through (bind alone would let both). Then it
+ * opens the group for the others.
+ */
+static int open_first(const struct sockaddr *address, socklen_t length)
 {
-    unsigned opened = 0;
-    int r;
-    for (; opened < n; opened++) {
-        /*
-         * The first one decides whose address it is: without SO_REUSEPORT bind fails where anybody listens, whatever
-         * options that one has, and of two who start at the same time listen lets only one through. Then it opens the
-         * group for the others.
-         */
-        r = open_socket(address, length, opened > 0);
-        if (r < 0)
-            goto fail;
-        ret_fds[opened] = r;
-        r = prepare(r);
-        if (r == 0 && opened == 0)
-            r = set_option(ret_fds[0], SOL_SOCKET, SO_REUSEPORT, 1);
-        if (r < 0) {
-            opened++;
-            goto fail;
-        }
-    }
-    return 0;
-
-fail:
-    while (opened > 0)
-        close(ret_fds[--opened]);
-    return explain(err, r, text);
+    int fd = open_socket(address, length, false);
+    if (fd < 0)
+        return fd;
+    int r = vb_listen_start(fd);
+    if (r == 0)
+        r = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (r == 0)
+        return fd;
+    close(fd);
+    return r;
 }
 
-int vb_listen_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
-                   struct vb_error *err)
+static int open_another(const struct sockaddr *address, socklen_t length, bool listens)
 {
-    return (address->sa_family == AF_UNIX ? listen_unix_open : open_tcp)(ret_fds, n, address, length, text, err);
+    int fd = open_socket(address, length, true);
+    if (fd < 0 || !listens)
+        return fd;
+    int r = vb_listen_start(fd);
+    if (r == 0)
+        return fd;
+    close(fd);
+    return r;
+}
+
+static int open_tcp(int *ret_fds, unsigned n, int joins, const struct sockaddr *address, socklen_t length,
+                    const char *text, struct vb_error *err)
+{
+    for (unsigned opened = 0; opened < n; opened++) {
+        bool is_first = opened == 0 && joins < 0;
+        int r = is_first ? open_first(address, length) : open_another(address, length, joins < 0);
+        if (r < 0) {
+            while (opened > 0)
+                close(ret_fds[--opened]);
+            return explain(err, r, text);
+        }
+        ret_fds[opened] = r;
+    }
+    return 0;
+}
+
+int vb_listen_open(int *ret_fds, unsigned n, int joins, const struct sockaddr *address, socklen_t length,
+                   const char *text, struct vb_error *err)
+{
+    return (address->sa_family == AF_UNIX ? listen_unix_open : open_tcp)(ret_fds, n, joins, address, length, text, err);
 }
 
 /* ---- worker ------------------------------------------------------------------------------------------------------ */
@@ -118,12 +134,9 @@ struct vb_listener {
     unsigned handles; /* open libuv handles; the memory goes with the last one */
 };
 
-static void on_readable(uv_poll_t *poll, int status, int events);
-
 static void on_rested(uv_timer_t *timer)
 {
-    struct vb_listener *listener = vb_cast(struct vb_listener, LISTENER_MAGIC, timer->data);
-    uv_poll_start(&listener->poll, UV_READABLE | UV_DISCONNECT, on_readable);
+    vb_listener_start(vb_cast(struct vb_listener, LISTENER_MAGIC, timer->data));
 }
 
 static bool is_exhaustion(int code)
@@ -149,7 +162,7 @@ static bool accept_some(struct vb_listener *listener, unsigned most)
             listener->events->exhausted(listener->owner, code);
             return false;
         }
-        if (code == -EAGAIN)
+        if (code == -EAGAIN || code == -EINVAL) /* the latter: it was shut down */
             return false;
         /* ECONNABORTED and the errors of a connection that died in the queue (accept(2)): the next one may be fine */
     }
@@ -160,7 +173,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 {
     struct vb_listener *listener = vb_cast(struct vb_listener, LISTENER_MAGIC, poll->data);
     bool more = accept_some(listener, ACCEPT_BATCH);
-    /* Another worker that drains has shut the socket down, and it would be readable for ever. */
+    /* The master, or another worker, has shut the socket down, and it would be readable for ever. */
     if (!more && (events & UV_DISCONNECT) != 0)
         uv_poll_stop(poll);
 }
@@ -181,13 +194,17 @@ int vb_listener_open(struct vb_listener **ret_listener, struct vb_loop *loop, in
     uv_timer_init(&loop->uv, &listener->rest);
     listener->handles = 2;
     listener->poll.data = listener->rest.data = listener;
-    uv_poll_start(&listener->poll, UV_READABLE | UV_DISCONNECT, on_readable);
     *ret_listener = listener;
     return 0;
 
 fail:
     free(listener);
     return r;
+}
+
+void vb_listener_start(struct vb_listener *listener)
+{
+    uv_poll_start(&listener->poll, UV_READABLE | UV_DISCONNECT, on_readable);
 }
 
 static void on_handle_closed(uv_handle_t *handle)
@@ -197,13 +214,14 @@ static void on_handle_closed(uv_handle_t *handle)
         free(listener);
 }
 
-void vb_listener_close(struct vb_listener **listener_ptr)
+void vb_listener_close(struct vb_listener **listener_ptr, bool take)
 {
     struct vb_listener *listener = *listener_ptr;
     if (listener == NULL)
         return;
     *listener_ptr = NULL;
-    accept_some(listener, LISTEN_BACKLOG);
+    if (take)
+        accept_some(listener, LISTEN_BACKLOG);
     uv_close((uv_handle_t *)&listener->poll, on_handle_closed);
     uv_close((uv_handle_t *)&listener->rest, on_handle_closed);
 }

@@ -76,14 +76,13 @@ enum { FOR_ALL = 0666, PRIVATE = 0600 };
 
 static int bind_with_mode(int fd, const struct sockaddr_un *address, socklen_t length, mode_t mode)
 {
-    mode_t before = umask(0777 & ~mode); /* of the whole process: this runs before there are threads */
+    mode_t before = umask(0777 & ~mode); /* of the whole process: the master's other threads make no files */
     int r = bind(fd, (const struct sockaddr *)address, length) == 0 ? 0 : -errno;
     umask(before);
     return r;
 }
 
-/* Under the lock: -EADDRINUSE where somebody listens already. */
-static int take_name(int fd, const struct sockaddr_un *address, socklen_t length, mode_t mode)
+static int bind_and_listen(int fd, const struct sockaddr_un *address, socklen_t length, mode_t mode)
 {
     int r = bind_with_mode(fd, address, length, mode);
     if (r == -EADDRINUSE) {
@@ -98,26 +97,42 @@ static int take_name(int fd, const struct sockaddr_un *address, socklen_t length
     return r;
 }
 
+/* -EADDRINUSE: somebody listens there already. */
+static int take_name(int fd, const struct sockaddr_un *address, socklen_t length, mode_t mode)
+{
+    int directory = lock_directory(address->sun_path);
+    if (directory < 0)
+        return directory;
+    int r = bind_and_listen(fd, address, length, mode);
+    close(directory);
+    return r;
+}
+
+/* All or none. */
+static int duplicate(int *ret_fds, unsigned n, int fd)
+{
+    for (unsigned made = 0; made < n; made++) {
+        ret_fds[made] = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (ret_fds[made] >= 0)
+            continue;
+        int r = -errno;
+        while (made > 0)
+            close(ret_fds[--made]);
+        return r;
+    }
+    return 0;
+}
+
 /* All descriptors are there before the file is: whatever fails, no file is left behind. */
 static int open_all(int *ret_fds, unsigned n, const struct sockaddr_un *address, socklen_t length, mode_t mode)
 {
-    unsigned opened = 0;
-    int directory = -1, r;
-    for (; opened < n; opened++) {
-        r = opened == 0 ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
-                        : fcntl(ret_fds[0], F_DUPFD_CLOEXEC, 0);
-        if (r < 0) {
-            r = -errno;
-            goto out;
-        }
-        ret_fds[opened] = r;
-    }
-    r = directory = lock_directory(address->sun_path);
-    if (r >= 0)
+    ret_fds[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (ret_fds[0] < 0)
+        return -errno;
+    int r = duplicate(ret_fds + 1, n - 1, ret_fds[0]);
+    unsigned opened = r == 0 ? n : 1;
+    if (r == 0)
         r = take_name(ret_fds[0], address, length, mode);
-out:
-    if (directory >= 0)
-        close(directory);
     while (r < 0 && opened > 0)
         close(ret_fds[--opened]);
     return r;
@@ -142,10 +157,11 @@ static int explain(struct vb_error *err, int code, const char *text)
     return vb_fail(err, code, "cannot listen on %s: %s", text, vb_strerror(code));
 }
 
-int listen_unix_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
-                     struct vb_error *err)
+int listen_unix_open(int *ret_fds, unsigned n, int joins, const struct sockaddr *address, socklen_t length,
+                     const char *text, struct vb_error *err)
 {
-    int r = open_all(ret_fds, n, (const struct sockaddr_un *)address, length, FOR_ALL);
+    int r = joins >= 0 ? duplicate(ret_fds, n, joins)
+                       : open_all(ret_fds, n, (const struct sockaddr_un *)address, length, FOR_ALL);
     return r < 0 ? explain(err, r, text) : 0;
 }
 

@@ -24,7 +24,7 @@ struct vb_loop {
 };
 
 /* vb_listen_open for unix sockets. */
-int listen_unix_open(int *ret_fds, unsigned n, const struct sockaddr *address, socklen_t length, const char *text,
-                     struct vb_error *err);
+int listen_unix_open(int *ret_fds, unsigned n, int joins, const struct sockaddr *address, socklen_t length,
+                     const char *text, struct vb_error *err);
 
 #endif

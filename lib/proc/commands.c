@@ -1,15 +1,18 @@
 /*
  * Changes at run time. They live in the segment only: all workers follow with their next pick, a worker that dies loses
- * none, and the next start takes the state of the file again. The master's main thread is the one writer of membership,
- * so what was looked up here stays true until the command has ended.
+ * none, and the next start or reload takes the state of the file again. The master's main thread is the one writer of
+ * membership, so what was looked up here stays true until the command has ended.
  */
 #include "commands.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "reload.h"
 #include "vb/clock.h"
 #include "vb/log.h"
 #include "vb/str.h"
@@ -51,6 +54,21 @@ struct target {
     const char *pool_name, *name;
 };
 
+static const struct vb_conf *conf_of(const struct vb_master *master)
+{
+    return master->current->config.conf;
+}
+
+/* What the file says of a pool of the segment; NULL: it does not know it. */
+static const struct vb_conf_pool *find_conf_pool(const struct vb_master *master, const char *name)
+{
+    const struct vb_conf *conf = conf_of(master);
+    for (unsigned i = 0; i < conf->n_pools; i++)
+        if (strcmp(conf->pools[i].name, name) == 0)
+            return &conf->pools[i];
+    return NULL;
+}
+
 static int find_pool(const struct vb_master *master, const char *name, struct target *target,
                      struct vb_ctl_answer *answer)
 {
@@ -61,8 +79,8 @@ static int find_pool(const struct vb_master *master, const char *name, struct ta
         return 0;
     }
     struct names names = {.n = 0};
-    for (unsigned i = 0; i < master->conf->n_pools; i++)
-        add_name(&names, master->conf->pools[i].name);
+    for (unsigned i = 0; i < conf_of(master)->n_pools; i++)
+        add_name(&names, conf_of(master)->pools[i].name);
     vb_ctl_refuse(answer, "there is no pool '%s'; the pools are: %s", word_of(name).text, names.text);
     return -ENOENT;
 }
@@ -246,13 +264,14 @@ static const struct vb_shm_backend *find_removed(const struct vb_master *master,
 }
 
 /* What the file would refuse too. */
-static int check_address(const struct vb_master *master, unsigned pool, const char *text, char *address, size_t size,
-                         struct vb_ctl_answer *answer)
+static int check_address(const struct vb_master *master, const char *pool_name, const char *text, char *address,
+                         size_t size, struct vb_ctl_answer *answer)
 {
+    const struct vb_conf_pool *pool = find_conf_pool(master, pool_name);
     struct vb_conf_endpoint endpoint;
     struct vb_error err;
     int r = vb_conf_parse_endpoint(text, &endpoint, &err);
-    unsigned port = master->conf->pools[pool].health.port;
+    unsigned port = pool != NULL ? pool->health.port : 0;
     if (r < 0) {
         vb_ctl_refuse(answer, "%s", err.text);
         return r;
@@ -300,7 +319,7 @@ static void run_add(struct vb_master *master, const char *const *args, struct vb
         return;
     const struct vb_shm_backend *removed = find_removed(master, target.pool, args[2]);
     if (removed == NULL) {
-        if (check_address(master, target.pool, args[2], address, sizeof(address), answer) < 0)
+        if (check_address(master, target.pool_name, args[2], address, sizeof(address), answer) < 0)
             return;
         removed = find_removed(master, target.pool, address);
         vb_copy(name, sizeof(name), address);
@@ -323,36 +342,79 @@ static void run_add(struct vb_master *master, const char *const *args, struct vb
     vb_ctl_done(answer, "%s/%s added", target.pool_name, target.name);
 }
 
+/* ---- the instance ------------------------------------------------------------------------------------------------ */
+
+/* Signals do it, because the answer leaves before they are handled. */
+static void send_signals(unsigned n)
+{
+    for (; n > 0; n--)
+        kill(getpid(), SIGTERM);
+}
+
+/* What one SIGTERM does, with `now` what two do. Two who ask for the first are no second one. */
+static void run_stop(struct vb_master *master, const char *const *args, struct vb_ctl_answer *answer)
+{
+    bool now = args[1] != NULL, asked = master->stop_asked || master->stopping;
+    if (now && strcmp(args[1], "now") != 0) {
+        vb_ctl_refuse(answer, "stop knows `now` and not '%s'", word_of(args[1]).text);
+        return;
+    }
+    vb_log_info("vbctl: stop%s", now ? " now" : "");
+    master->stop_asked = true;
+    send_signals((asked ? 0 : 1) + now);
+    if (now)
+        vb_ctl_done(answer, "%s stops now", conf_of(master)->name);
+    else
+        vb_ctl_done(answer, "%s finishes requests and stops, within %.1f s", conf_of(master)->name,
+                    (double)conf_of(master)->shutdown_grace_ms / 1000);
+}
+
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
 static const struct command {
     const char *word, *arguments;
     unsigned least, most; /* arguments */
+    bool any_time;        /* also while the master stops */
     void (*run)(struct vb_master *master, const char *const *args, struct vb_ctl_answer *answer);
+    uint64_t (*begin)(struct vb_master *master); /* instead: the reload that it returns is waited for */
 } commands[] = {
-    {"drain", "POOL/BACKEND", 1, 1, run_drain},      {"ready", "POOL/BACKEND", 1, 1, run_ready},
-    {"maint", "POOL/BACKEND", 1, 1, run_maint},      {"weight", "POOL/BACKEND N", 2, 2, run_weight},
-    {"add", "POOL ADDRESS [WEIGHT]", 2, 3, run_add}, {"remove", "POOL/BACKEND", 1, 1, run_remove},
+    {"drain", "POOL/BACKEND", 1, 1, .run = run_drain},
+    {"ready", "POOL/BACKEND", 1, 1, .run = run_ready},
+    {"maint", "POOL/BACKEND", 1, 1, .run = run_maint},
+    {"weight", "POOL/BACKEND N", 2, 2, .run = run_weight},
+    {"add", "POOL ADDRESS [WEIGHT]", 2, 3, .run = run_add},
+    {"remove", "POOL/BACKEND", 1, 1, .run = run_remove},
+    {"reload", "no argument", 0, 0, .begin = vb_reload_request},
+    {"stop", "`now` or no argument", 0, 1, .any_time = true, .run = run_stop},
 };
 
-void vb_command_run(struct vb_master *master, unsigned n_args, const char *const *args, struct vb_ctl_answer *answer)
+static uint64_t run(struct vb_master *master, const struct command *command, unsigned n_args, const char *const *args,
+                    struct vb_ctl_answer *answer)
 {
     const char *all[VB_CTL_ARGS_MAX + 1] = {NULL}; /* NULL where one was left out */
-    *answer = (struct vb_ctl_answer){.done = false};
-    for (unsigned i = 0; i < VB_ARRAY_SIZE(commands); i++) {
-        const struct command *command = &commands[i];
-        if (strcmp(command->word, args[0]) != 0)
-            continue;
-        if (n_args < command->least + 1 || n_args > command->most + 1) {
-            vb_ctl_refuse(answer, "%s needs %s", command->word, command->arguments);
-        } else if (master->stopping) {
-            vb_ctl_refuse(answer, "this vibebalancer is stopping; nothing was changed");
-        } else {
-            memcpy(all, args, n_args * sizeof(*all));
-            command->run(master, all, answer);
-        }
-        return;
+    if (n_args < command->least + 1 || n_args > command->most + 1) {
+        vb_ctl_refuse(answer, "%s needs %s", command->word, command->arguments);
+        return 0;
     }
+    if (master->stopping && !command->any_time) {
+        vb_ctl_refuse(answer, "this vibebalancer is stopping; nothing was changed");
+        return 0;
+    }
+    if (command->begin != NULL)
+        return command->begin(master);
+    memcpy(all, args, n_args * sizeof(*all));
+    command->run(master, all, answer);
+    return 0;
+}
+
+uint64_t vb_command_run(struct vb_master *master, unsigned n_args, const char *const *args,
+                        struct vb_ctl_answer *answer)
+{
+    *answer = (struct vb_ctl_answer){.done = false};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(commands); i++)
+        if (strcmp(commands[i].word, args[0]) == 0)
+            return run(master, &commands[i], n_args, args, answer);
     vb_ctl_refuse(answer, "this vibebalancer knows no command '%s'; is vbctl of another version?",
                   word_of(args[0]).text);
+    return 0;
 }

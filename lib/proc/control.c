@@ -1,8 +1,10 @@
 /*
  * A connection takes one of a few places: its request is read to its end, its answer written, and it is closed. When
  * all places are taken the oldest connection is cut as soon as it has had a fair chance to speak, so that whoever
- * connects and says nothing does not keep others away. The one that waits for the place sits in libuv's listener
- * meanwhile, which accepts no more until it was taken over.
+ * connects and says nothing does not keep others away. The newcomer sits in libuv's listener meanwhile, which accepts
+ * no more until it was taken over.
+ *
+ * A connection whose request is a reload keeps its place until that has ended, or its client hangs up.
  *
  * All of it is one piece of memory, which outlives the loop: the end of the loop closes handles without asking their
  * owners.
@@ -28,11 +30,14 @@
 struct conn {
     uint32_t magic;
     unsigned handles; /* that are not closed yet; 0: the place is free */
+    uint64_t reload;  /* waits for the end of the one of this number; 0: for none */
     uint64_t number;  /* the least is the oldest */
     uint64_t since_ms;
     struct vb_control *control;
     uv_pipe_t pipe;
     uv_timer_t timer;
+    uv_poll_t hangup; /* while it waits for a reload; of a copy of its socket, as libuv wants it: */
+    int hangup_fd;
     uv_write_t write;
     char bytes[VB_CTL_REQUEST_MAX + 1]; /* the request, then its answer */
     size_t n;
@@ -46,6 +51,8 @@ struct vb_control {
     uv_pipe_t listener;
     bool waiting; /* a connection for a place */
     uint64_t accepted;
+    uint64_t reloaded;            /* number of the last reload that has ended; 0: none */
+    struct vb_ctl_answer outcome; /* of it */
     struct conn conns[CONNECTIONS];
 };
 
@@ -65,10 +72,20 @@ static void on_closed(uv_handle_t *handle)
         accept_one(conn->control);
 }
 
+static void stop_waiting(struct conn *conn)
+{
+    if (conn->reload == 0)
+        return;
+    conn->reload = 0;
+    uv_close((uv_handle_t *)&conn->hangup, on_closed);
+    close(conn->hangup_fd);
+}
+
 static void close_conn(struct conn *conn)
 {
     if (uv_is_closing((uv_handle_t *)&conn->pipe))
         return; /* the loop may have done it, at its end */
+    stop_waiting(conn);
     uv_close((uv_handle_t *)&conn->pipe, on_closed);
     uv_close((uv_handle_t *)&conn->timer, on_closed);
 }
@@ -83,20 +100,63 @@ static void on_written(uv_write_t *write, int status)
     close_conn(conn_of(write->data));
 }
 
-static void answer(struct conn *conn)
+static void send_answer(struct conn *conn, const struct vb_ctl_answer *answer)
 {
+    static_assert(sizeof(conn->bytes) >= VB_CTL_TEXT_MAX, "an answer fits where the request was");
+    uv_buf_t buf = uv_buf_init(conn->bytes, (unsigned)vb_ctl_pack_answer(conn->bytes, answer));
+    if (uv_write(&conn->write, (uv_stream_t *)&conn->pipe, &buf, 1, on_written) < 0)
+        close_conn(conn);
+}
+
+static void on_hangup(uv_poll_t *hangup, int status, int events)
+{
+    close_conn(conn_of(hangup->data));
+}
+
+/*
+ * The client has ended what it sends, so there is nothing to read that would show that it has gone; but a hang-up is
+ * reported whatever one asks for. So we ask for what does not come: urgent data.
+ */
+static int wait_for_reload(struct conn *conn, uint64_t number)
+{
+    uv_os_fd_t fd;
+    uv_fileno((uv_handle_t *)&conn->pipe, &fd);
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0)
+        return -errno;
+    int r = uv_poll_init(&conn->control->master->loop, &conn->hangup, copy);
+    if (r < 0) {
+        close(copy);
+        return r;
+    }
+    conn->hangup_fd = copy;
+    conn->hangup.data = conn;
+    conn->handles++;
+    conn->reload = number;
+    uv_timer_stop(&conn->timer);
+    return uv_poll_start(&conn->hangup, UV_PRIORITIZED, on_hangup);
+}
+
+static void run_request(struct conn *conn)
+{
+    struct vb_control *control = conn->control;
     struct vb_ctl_answer answer;
     const char *args[VB_CTL_ARGS_MAX];
+    uint64_t reload = 0;
     int n_args = vb_ctl_unpack_request(conn->bytes, conn->n, args);
+    uv_read_stop((uv_stream_t *)&conn->pipe);
     if (n_args < 0)
         vb_ctl_refuse(&answer, "this is no request");
     else
-        vb_command_run(conn->control->master, (unsigned)n_args, args, &answer);
-    static_assert(sizeof(conn->bytes) >= VB_CTL_TEXT_MAX, "an answer fits where the request was");
-    uv_read_stop((uv_stream_t *)&conn->pipe);
-    uv_buf_t buf = uv_buf_init(conn->bytes, (unsigned)vb_ctl_pack_answer(conn->bytes, &answer));
-    if (uv_write(&conn->write, (uv_stream_t *)&conn->pipe, &buf, 1, on_written) < 0)
+        reload = vb_command_run(control->master, (unsigned)n_args, args, &answer);
+    if (reload == 0)
+        send_answer(conn, &answer);
+    else if (reload <= control->reloaded) /* it has failed at once */
+        send_answer(conn, &control->outcome);
+    else if (wait_for_reload(conn, reload) < 0)
         close_conn(conn);
+    if (conn->reload != 0 && control->waiting)
+        accept_one(control); /* it may have been the one to be cut */
 }
 
 /* One byte more than a request may have is read, and shows that it is too long. */
@@ -112,7 +172,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     if (n > 0)
         conn->n += (size_t)n;
     if (n == UV_EOF || conn->n == sizeof(conn->bytes))
-        answer(conn);
+        run_request(conn);
     else if (n < 0)
         close_conn(conn);
 }
@@ -124,6 +184,7 @@ static void open_conn(struct conn *conn, struct vb_control *control)
     uv_loop_t *loop = &control->master->loop;
     conn->magic = CONN_MAGIC;
     conn->handles = 2;
+    conn->reload = 0;
     conn->number = control->accepted++;
     conn->since_ms = uv_now(loop);
     conn->control = control;
@@ -140,7 +201,7 @@ static void open_conn(struct conn *conn, struct vb_control *control)
 /* Takes the connection over that waits, now or when the oldest one has made room. */
 static void accept_one(struct vb_control *control)
 {
-    struct conn *oldest = &control->conns[0];
+    struct conn *oldest = NULL; /* of those that may be cut */
     control->waiting = false;
     if (uv_is_closing((uv_handle_t *)&control->listener))
         return;
@@ -150,11 +211,13 @@ static void accept_one(struct vb_control *control)
             open_conn(conn, control);
             return;
         }
-        if (conn->number < oldest->number)
+        if (conn->reload == 0 && (oldest == NULL || conn->number < oldest->number))
             oldest = conn;
     }
-    uint64_t chance_ends = oldest->since_ms + CHANCE_MS, now = uv_now(&control->master->loop);
     control->waiting = true;
+    if (oldest == NULL)
+        return;
+    uint64_t chance_ends = oldest->since_ms + CHANCE_MS, now = uv_now(&control->master->loop);
     if (!uv_is_closing((uv_handle_t *)&oldest->timer))
         uv_timer_start(&oldest->timer, on_silence, chance_ends > now ? chance_ends - now : 0, 0);
 }
@@ -168,9 +231,8 @@ static void on_connection(uv_stream_t *listener, int status)
 /* ---- the socket -------------------------------------------------------------------------------------------------- */
 
 /* Where it is to be: as configured, else beside the segment; its path must not depend on who looks from where. */
-static int find_path(const struct vb_master *master, const char *segment, char *to, size_t size)
+static int find_path(const char *configured, const char *segment, char *to, size_t size)
 {
-    const char *configured = master->conf->admin.socket;
     if (configured != NULL)
         return vb_copy(to, size, configured) ? 0 : -ENAMETOOLONG;
     char *real = realpath(segment, NULL);
@@ -181,10 +243,10 @@ static int find_path(const struct vb_master *master, const char *segment, char *
     return n >= 0 && (size_t)n < size ? 0 : -ENAMETOOLONG;
 }
 
-static int open_socket(struct vb_control *control, const char *segment, struct vb_error *err)
+static int open_socket(struct vb_control *control, const char *configured, const char *segment, struct vb_error *err)
 {
     char path[sizeof(control->address.sun_path)];
-    int r = find_path(control->master, segment, path, sizeof(path));
+    int r = find_path(configured, segment, path, sizeof(path));
     if (r == -ENAMETOOLONG)
         return vb_fail(err, r,
                        "the path of the control socket would be longer than the %zu bytes that it may have; let "
@@ -196,9 +258,8 @@ static int open_socket(struct vb_control *control, const char *segment, struct v
     return vb_listen_open_private(&control->fd, &control->address, err);
 }
 
-struct vb_control *vb_control_open(struct vb_master *master, const char *segment)
+struct vb_control *vb_control_open(struct vb_master *master, const char *configured, const char *segment)
 {
-    const char *configured = master->conf->admin.socket;
     struct vb_error err;
     if (configured != NULL && configured[0] == '\0')
         return NULL;
@@ -209,7 +270,7 @@ struct vb_control *vb_control_open(struct vb_master *master, const char *segment
     }
     control->magic = CONTROL_MAGIC;
     control->master = master;
-    if (open_socket(control, segment, &err) < 0) {
+    if (open_socket(control, configured, segment, &err) < 0) {
         vb_log_warn("vbctl can change nothing: %s", err.text);
         free(control);
         return NULL;
@@ -234,12 +295,31 @@ int vb_control_start(struct vb_control *control)
     return uv_listen((uv_stream_t *)&control->listener, BACKLOG, on_connection);
 }
 
+void vb_control_reloaded(struct vb_control *control, uint64_t number, const struct vb_ctl_answer *answer)
+{
+    if (control == NULL)
+        return;
+    control->reloaded = number;
+    control->outcome = *answer;
+    for (unsigned i = 0; i < CONNECTIONS; i++) {
+        struct conn *conn = &control->conns[i];
+        if (conn->reload == 0 || conn->reload > number || uv_is_closing((uv_handle_t *)&conn->pipe))
+            continue;
+        stop_waiting(conn);
+        uv_timer_start(&conn->timer, on_silence, VB_CTL_SILENCE_MS, 0);
+        send_answer(conn, answer);
+    }
+}
+
 void vb_control_close(struct vb_control **control_ptr)
 {
     struct vb_control *control = *control_ptr;
     if (control == NULL)
         return;
     *control_ptr = NULL;
+    for (unsigned i = 0; i < CONNECTIONS; i++)
+        if (control->conns[i].reload != 0) /* the loop has ended before its reload */
+            close(control->conns[i].hangup_fd);
     vb_listen_unlink(control->fd, (const struct sockaddr *)&control->address);
     close(control->fd);
     free(control);

@@ -1,22 +1,31 @@
 /*
  * The control socket: its server, on the master's main loop. What is asked for is done by commands.c, at once and
- * without waiting; here nothing waits for a client either.
+ * without waiting; here nothing waits for a client either. Only a reload takes time: its clients are answered when it
+ * has ended.
  */
 #ifndef VB_PROC_CONTROL_H
 #define VB_PROC_CONTROL_H
 
 #include "master.h"
+#include "vb/ctl.h"
 
 struct vb_control;
 
 /*
- * Opens the socket, whose path goes into the segment's header, which is `segment`'s. NULL: there is none, because it is
- * off, or for a reason that was logged; the instance goes on without. To be called before there are other threads.
+ * Opens the socket, which is where `admin.socket` has it, `configured`, or beside the file `segment`; its path goes
+ * into the segment's header. NULL: there is none, because it is off, or for a reason that was logged; the instance goes
+ * on without.
  */
-struct vb_control *vb_control_open(struct vb_master *master, const char *segment);
+struct vb_control *vb_control_open(struct vb_master *master, const char *configured, const char *segment);
 
 /* Serves on the master's loop, which must outlive it; whoever walks that loop may close its handles. */
 int vb_control_start(struct vb_control *control);
+
+/*
+ * Reload `number`, and all before it, have ended: answers the clients that wait for them, with a copy. May be called
+ * inside vb_reload_request, too. `control` may be NULL.
+ */
+void vb_control_reloaded(struct vb_control *control, uint64_t number, const struct vb_ctl_answer *answer);
 
 /* After the loop has ended: removes the socket, frees, sets NULL; *control may be NULL. */
 void vb_control_close(struct vb_control **control);

@@ -42,7 +42,7 @@ void vb_findings_tick(struct vb_findings *findings)
     uint64_t now = vb_clock_us();
     for (unsigned i = 0; i < vb_shm_capacity(findings->shm).backends; i++) {
         struct vb_shm_pool *pool = vb_shm_pool(findings->shm, i);
-        if (atomic_load(&pool->used))
+        if (atomic_load(&pool->used) != VB_POOL_FREE)
             vb_retry_budget_mark(pool, now);
         see_backend(findings, i, now);
     }

@@ -5,49 +5,27 @@
 #include <uv.h>
 
 #include "findings.h"
-#include "inherit.h"
+#include "generation.h"
+#include "listeners.h"
 #include "logger.h"
 #include "notify.h"
-#include "vb/conf.h"
+#include "reload.h"
 #include "vb/health.h"
 #include "vb/proc.h"
 #include "vb/shm.h"
 #include "watchdog.h"
 
 struct vb_control;
-struct vb_master;
 
-enum vb_child_state {
-    VB_CHILD_NONE, /* no process; perhaps one will be spawned soon */
-    VB_CHILD_STARTING,
-    VB_CHILD_SERVING,
-    VB_CHILD_DRAINING, /* told to stop, and has stopped accepting */
-};
-
-/* One worker as its master sees it. */
-struct vb_child {
-    struct vb_master *master;
-    unsigned index;
-    enum vb_child_state state;
-    int slot;              /* in the segment, while there is a process */
-    int inbox[2];          /* of its index, for life; see vb/inbox.h */
-    uint64_t started_ms;   /* loop time */
-    unsigned quick_deaths; /* in a row: the wait before the next spawn grows with them */
-    bool condemned;        /* by the watchdog: SIGKILL is on its way */
-    uv_process_t process;
-    uv_pipe_t control;
-    uv_timer_t respawn;
-};
+TAILQ_HEAD(vb_generations, vb_generation);
 
 struct vb_master {
     const struct vb_options *options;
     const char *config_file;
-    char *config_text; /* what the workers get */
-    size_t config_length;
-    int config_fd; /* the same, sealed */
-    struct vb_conf *conf;
-    char *identity;       /* that workers take; NULL: they are whoever the master is */
-    bool user_is_another; /* than the master, who cannot become it */
+    struct vb_generation *current; /* the one that serves */
+    struct vb_generations old;     /* that finish what they have, the oldest first */
+    struct vb_reload reload;
+    struct vb_listeners listeners;
     struct vb_notify notify;
     struct vb_shm *shm;
     struct vb_logger *logger;
@@ -55,49 +33,44 @@ struct vb_master {
     struct vb_findings *findings;
     struct vb_watchdog watchdog;
     struct vb_control *control; /* NULL: there is no control socket */
-    int *listen_fds;            /* by worker, then by listener */
-    unsigned n_workers;
-    struct vb_child *children;
 
     uv_loop_t loop;
+    bool has_loop;
     uv_signal_t signals[7];
-    uv_async_t first_round; /* the health thread has a first opinion on every backend */
+    uv_async_t looked;      /* the health thread has an opinion on every backend */
     uv_timer_t start_timer; /* ... or takes too long for that */
-    uv_timer_t grace_timer;
-    uv_timer_t tick; /* once a second */
+    uv_timer_t tick;        /* once a second */
     bool started, stopping, ever_served;
-    unsigned terms; /* SIGTERM and the like so far */
-    int status;     /* exit status */
+    bool stop_asked; /* by vbctl: SIGTERM is on its way to us */
+    unsigned terms;  /* SIGTERM and the like so far */
+    int status;      /* exit status */
 };
 
-/* ---- children.c: spawning and reaping -----------------------------------------------------------------------------*/
+/* How many workers a configuration asks for here. */
+unsigned vb_master_workers(const struct vb_master *master, const struct vb_conf *conf);
 
-/* Prepares n_workers children; nothing is spawned. */
-int vb_children_open(struct vb_master *master);
+/* Calls it for each generation that has workers: old ones, the one that serves, the one that is built. */
+void vb_master_each_generation(struct vb_master *master, void (*see)(struct vb_generation *generation, void *arg),
+                               void *arg);
 
-/* When all are gone; also what vb_children_open has left half done. */
-void vb_children_close(struct vb_master *master);
+/* The generation's place among the others is taken by `next`, which is ready. */
+void vb_master_replace(struct vb_master *master, struct vb_generation *next);
 
-/* Spawns every child. */
-void vb_children_start(struct vb_master *master);
+/* It leaves, or is to be killed: the master frees it when its last worker is gone. */
+void vb_master_let_go(struct vb_master *master, struct vb_generation *generation);
 
-/* Tells all to drain; from now on nobody is respawned. */
-void vb_children_drain(struct vb_master *master);
+/* Frees pools that no generation knows any more. */
+void vb_master_free_pools(struct vb_master *master);
 
-/* Kills what is left. */
-void vb_children_kill(struct vb_master *master);
+/* ---- called by generation.c and children.c ------------------------------------------------------------------------*/
 
-/* Kills one that has a process. */
-void vb_child_kill(struct vb_child *child);
+void vb_master_child_serves(struct vb_master *master);
 
-bool vb_children_all_gone(const struct vb_master *master);
-
-/* ---- master.c, called by children.c -------------------------------------------------------------------------------*/
-
-void vb_master_child_serves(struct vb_master *master, struct vb_child *child);
-
-/* A child accepts no more, or its process is gone. */
-void vb_master_child_stopped(struct vb_master *master);
+/* All of its workers are ready; one of them died before that; none accepts any more; all are gone. */
+void vb_master_generation_ready(struct vb_generation *generation);
+void vb_master_generation_broken(struct vb_generation *generation, const struct vb_child *child);
+void vb_master_generation_quiet(struct vb_generation *generation);
+void vb_master_generation_gone(struct vb_generation *generation);
 
 /* As PID 1: reaps what is not ours, up to the first of ours that libuv has still to reap. */
 void vb_master_reap_orphans(struct vb_master *master);

@@ -1,9 +1,13 @@
 #include "notify.h"
 
+#include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/time.h>
 #include <unistd.h>
+
+#include "vb/clock.h"
 
 void vb_notify_open(struct vb_notify *notify)
 {
@@ -32,4 +36,11 @@ void vb_notify(const struct vb_notify *notify, const char *lines)
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
     (void)sendto(fd, lines, strlen(lines), MSG_NOSIGNAL, (const struct sockaddr *)&notify->address, notify->length);
     close(fd);
+}
+
+void vb_notify_reloading(const struct vb_notify *notify)
+{
+    char lines[96];
+    snprintf(lines, sizeof(lines), "RELOADING=1\nMONOTONIC_USEC=%" PRIu64 "\nSTATUS=Reloading", vb_clock_us());
+    vb_notify(notify, lines);
 }

@@ -21,4 +21,7 @@ void vb_notify_open(struct vb_notify *notify);
 /* `READY=1`, `STATUS=...` and the like, a line each. Nobody has to listen; waits for room no longer than a second. */
 void vb_notify(const struct vb_notify *notify, const char *lines);
 
+/* A reload begins; READY=1 ends it, whether it has failed or not. */
+void vb_notify_reloading(const struct vb_notify *notify);
+
 #endif

@@ -21,7 +21,8 @@ static void condemn(struct vb_child *child, uint64_t silent_us)
     double seconds = (double)silent_us / 1e6;
     int pid = child->process.pid;
     char request[VB_SHM_REQUEST_MAX];
-    const struct vb_shm_worker *worker = vb_shm_worker(child->master->shm, (unsigned)child->slot);
+    const struct vb_shm *shm = child->generation->master->shm;
+    const struct vb_shm_worker *worker = vb_shm_worker(shm, (unsigned)child->slot);
     vb_shm_text(request, sizeof(request), worker->request, sizeof(worker->request));
     if (child->state == VB_CHILD_STARTING)
         vb_log_error("worker %u (pid %d) is still not ready after %.1f s: killing it", child->index, pid, seconds);
@@ -37,10 +38,10 @@ static void condemn(struct vb_child *child, uint64_t silent_us)
 
 static void see_child(struct vb_child *child, uint64_t now)
 {
-    struct vb_master *master = child->master;
-    if (child->slot < 0 || child->condemned)
+    struct vb_master *master = child->generation->master;
+    uint64_t limit = child->generation->config.conf->watchdog_ms * 1000, silent;
+    if (child->slot < 0 || child->condemned || limit == 0)
         return;
-    uint64_t limit = master->conf->watchdog_ms * 1000, silent;
     if (child->state == VB_CHILD_STARTING) {
         limit = VB_MAX(limit, (uint64_t)STARTING_US);
         silent = (uv_now(&master->loop) - child->started_ms) * 1000;
@@ -54,25 +55,54 @@ static void see_child(struct vb_child *child, uint64_t now)
         condemn(child, silent);
 }
 
+static void see_generation(struct vb_generation *generation, void *arg)
+{
+    const uint64_t *now = arg;
+    for (unsigned i = 0; i < generation->n_workers; i++)
+        see_child(&generation->children[i], *now);
+}
+
+static void find_least(struct vb_generation *generation, void *arg)
+{
+    uint64_t *least = arg, limit = generation->config.conf->watchdog_ms;
+    if (limit != 0)
+        *least = VB_MIN(*least, limit);
+}
+
 static void on_look(uv_timer_t *timer)
 {
     struct vb_master *master = timer->data;
     struct vb_watchdog *watchdog = &master->watchdog;
-    uint64_t now = vb_clock_us(), limit = master->conf->watchdog_ms * 1000;
-    if (now - watchdog->looked_us > VB_MIN(limit / 2, (uint64_t)PAUSE_US))
+    uint64_t now = vb_clock_us();
+    if (now - watchdog->looked_us > VB_MIN(watchdog->limit_ms * 1000 / 2, (uint64_t)PAUSE_US))
         watchdog->since_us = now;
     watchdog->looked_us = now;
-    for (unsigned i = 0; i < master->n_workers; i++)
-        see_child(&master->children[i], now);
+    vb_master_each_generation(master, see_generation, &now);
 }
 
-void vb_watchdog_start(struct vb_master *master)
+void vb_watchdog_open(struct vb_master *master)
 {
-    uint64_t limit = master->conf->watchdog_ms, every = VB_MIN(limit / 4, (uint64_t)LOOK_MS);
-    if (limit == 0)
+    struct vb_watchdog *watchdog = &master->watchdog;
+    uv_timer_init(&master->loop, &watchdog->timer);
+    watchdog->timer.data = master;
+    vb_watchdog_follow(master);
+}
+
+void vb_watchdog_follow(struct vb_master *master)
+{
+    struct vb_watchdog *watchdog = &master->watchdog;
+    uint64_t limit = UINT64_MAX, now = vb_clock_us();
+    vb_master_each_generation(master, find_least, &limit);
+    if (limit == UINT64_MAX)
+        limit = 0;
+    if (limit == watchdog->limit_ms)
         return;
-    master->watchdog.looked_us = master->watchdog.since_us = vb_clock_us();
-    master->watchdog.timer.data = master;
-    uv_timer_init(&master->loop, &master->watchdog.timer);
-    uv_timer_start(&master->watchdog.timer, on_look, every, every);
+    if (watchdog->limit_ms == 0)
+        watchdog->looked_us = watchdog->since_us = now;
+    watchdog->limit_ms = limit;
+    if (limit == 0)
+        uv_timer_stop(&watchdog->timer);
+    else
+        uv_timer_start(&watchdog->timer, on_look, VB_MIN(limit / 4, (uint64_t)LOOK_MS),
+                       VB_MIN(limit / 4, (uint64_t)LOOK_MS));
 }

@@ -8,12 +8,15 @@ struct vb_master;
 
 struct vb_watchdog {
     uv_timer_t timer;
+    uint64_t limit_ms;  /* the least of all generations; 0: there is none */
     uint64_t looked_us; /* last; monotonic clock, as the next */
     uint64_t since_us;  /* silence before this counts for nothing */
 };
 
-/* Begins to look at the workers, unless the configuration has it off. The timer ends with the master's other handles.
- */
-void vb_watchdog_start(struct vb_master *master);
+/* Makes the timer, which ends with the master's other handles. */
+void vb_watchdog_open(struct vb_master *master);
+
+/* Looks as often as the generations that there are now demand; not at all where none does. */
+void vb_watchdog_follow(struct vb_master *master);
 
 #endif

@@ -1,9 +1,10 @@
 /*
- * The life of a worker: take over what was inherited, give up what it needs no more, serve, drain, exit.
+ * The life of a worker: take over what was inherited, give up what it needs no more, wait for GO, serve, drain, exit.
  *
- * It drains when the master says so, or when the master is gone (its end of the control channel closes). Not on
- * SIGTERM: its listening sockets would go on receiving their share of the connections, with nobody there to take them.
- * Draining ends when the last client is gone, at the latest after shutdown.grace, when the rest is cut.
+ * What can fail has been done before it says that it is ready. It drains when the master says so, or when the master is
+ * gone (its end of the control channel closes). Not on SIGTERM: its listening sockets would go on receiving their share
+ * of the connections, with nobody there to take them. Draining ends when the last client is gone, at the latest after
+ * shutdown.grace, when the rest is cut. The messages are explained in inherit.h.
  */
 #include <errno.h>
 #include <signal.h>
@@ -25,8 +26,14 @@
 
 #define TICK_MS 1000
 
+enum phase { WAITING, SERVING, DRAINING, FINISHING };
+
 struct worker {
     unsigned index, slot, workers;
+    enum phase phase;
+    bool number_follows; /* the last byte was CLOSE */
+    int *sockets;        /* from VB_FD_LISTEN on: which listener each is of; CLOSED */
+    unsigned n_sockets;
     struct vb_shm *shm;
     struct vb_conf *conf;
     struct vb_loop *loop;
@@ -35,10 +42,52 @@ struct worker {
     uv_timer_t grace;
     uv_timer_t tick; /* once a second: what is done outside the request path */
     uv_timer_t heartbeat;
-    bool draining;
 };
 
-/* ---- draining ---------------------------------------------------------------------------------------------------- */
+enum { CLOSED = -1 };
+
+/* ---- listening sockets ------------------------------------------------------------------------------------------- */
+
+static bool is_of(const struct worker *worker, unsigned socket, unsigned listener)
+{
+    return worker->sockets[socket] == (int)listener;
+}
+
+static void shut_down(struct worker *worker, unsigned listener)
+{
+    for (unsigned i = 0; i < worker->n_sockets; i++)
+        if (is_of(worker, i, listener))
+            shutdown(VB_FD_LISTEN + (int)i, SHUT_RD);
+}
+
+/* Whoever else has them open goes on; as long as anybody has, the address is taken. */
+static void leave_listener(struct worker *worker, unsigned listener)
+{
+    vb_proxy_unlisten(worker->proxy, listener, false);
+    for (unsigned i = 0; i < worker->n_sockets; i++) {
+        if (!is_of(worker, i, listener))
+            continue;
+        close(VB_FD_LISTEN + (int)i);
+        worker->sockets[i] = CLOSED;
+    }
+}
+
+/*
+ * What waits is taken, and newcomers are refused at once, though the master has the sockets open too. Of a unix socket
+ * what waits can still be accepted when newcomers are refused already.
+ */
+static void close_listener(struct worker *worker, unsigned listener)
+{
+    bool is_unix = worker->conf->listeners[listener].address.ss_family == AF_UNIX;
+    if (is_unix)
+        shut_down(worker, listener);
+    vb_proxy_unlisten(worker->proxy, listener, true);
+    if (!is_unix)
+        shut_down(worker, listener);
+    leave_listener(worker, listener);
+}
+
+/* ---- leaving ----------------------------------------------------------------------------------------------------- */
 
 static void close_handle(uv_handle_t *handle)
 {
@@ -63,12 +112,17 @@ static void on_drained(void *arg)
     uv_unref((uv_handle_t *)&worker->grace);
 }
 
+static void cut(struct worker *worker, const char *why)
+{
+    unsigned connections = (unsigned)atomic_load(&vb_shm_worker(worker->shm, worker->slot)->connections);
+    if (connections > 0)
+        vb_log_warn("%s: cutting %u connections", why, connections);
+    vb_loop_stop(worker->loop);
+}
+
 static void on_grace_over(uv_timer_t *timer)
 {
-    struct worker *worker = timer->data;
-    unsigned connections = (unsigned)atomic_load(&vb_shm_worker(worker->shm, worker->slot)->connections);
-    vb_log_warn("shutdown.grace is over: cutting %u connections", connections);
-    vb_loop_stop(worker->loop);
+    cut(timer->data, "shutdown.grace is over");
 }
 
 static void send_message(struct worker *worker, char message)
@@ -77,24 +131,83 @@ static void send_message(struct worker *worker, char message)
     uv_try_write((uv_stream_t *)&worker->control, &buf, 1); /* when it fails the master is gone */
 }
 
-static void drain(struct worker *worker)
+static void finish(struct worker *worker)
 {
-    if (worker->draining)
+    if (worker->phase != DRAINING)
         return;
-    worker->draining = true;
+    worker->phase = FINISHING;
+    vb_proxy_finish(worker->proxy, on_drained, worker);
+}
+
+/* `handle`: what becomes of each listener. */
+static void drain(struct worker *worker, void (*handle)(struct worker *worker, unsigned listener))
+{
+    bool has_served = worker->phase == SERVING;
+    if (worker->phase >= DRAINING)
+        return;
+    worker->phase = DRAINING;
     uv_timer_start(&worker->grace, on_grace_over, worker->conf->shutdown_grace_ms, 0);
-    /* What waits at a unix socket can still be accepted when newcomers are refused already. */
+    vb_proxy_drain(worker->proxy);
     for (unsigned i = 0; i < worker->conf->n_listeners; i++)
-        if (worker->conf->listeners[i].address.ss_family == AF_UNIX)
-            shutdown(VB_FD_LISTEN + (int)i, SHUT_RD);
-    vb_proxy_drain(worker->proxy, on_drained, worker);
-    /* All workers stop together, so nobody else is shut out. What waited has been accepted. Shut down, the socket
-     * refuses newcomers now, though the master has it open too. */
-    for (unsigned i = 0; i < worker->conf->n_listeners; i++) {
-        shutdown(VB_FD_LISTEN + (int)i, SHUT_RD);
-        close(VB_FD_LISTEN + (int)i);
+        handle(worker, i);
+    send_message(worker, VB_CONTROL_ACCEPTS_NO_MORE);
+    if (!has_served) /* then nobody gives it anything */
+        finish(worker);
+}
+
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
+
+static void go(struct worker *worker)
+{
+    if (worker->phase != WAITING)
+        return;
+    worker->phase = SERVING;
+    vb_proxy_start(worker->proxy);
+}
+
+static void obey(struct worker *worker, char message)
+{
+    switch (message) {
+    case VB_CONTROL_GO:
+        go(worker);
+        break;
+    case VB_CONTROL_DRAIN:
+        drain(worker, close_listener);
+        break;
+    case VB_CONTROL_RETIRE:
+        drain(worker, leave_listener);
+        break;
+    case VB_CONTROL_CLOSE:
+        worker->number_follows = true;
+        break;
+    case VB_CONTROL_FINISH:
+        finish(worker);
+        break;
+    case VB_CONTROL_CUT:
+        cut(worker, "other workers have taken over twice since");
+        break;
+    default:
+        break;
     }
-    send_message(worker, VB_CONTROL_DRAINING);
+}
+
+static void on_byte(struct worker *worker, char byte)
+{
+    if (!worker->number_follows) {
+        obey(worker, byte);
+        return;
+    }
+    worker->number_follows = false;
+    if ((unsigned char)byte < worker->conf->n_listeners)
+        close_listener(worker, (unsigned char)byte);
+}
+
+static void on_master_gone(struct worker *worker)
+{
+    if (worker->phase < DRAINING)
+        vb_log_warn("the master is gone: finishing");
+    drain(worker, close_listener);
+    finish(worker);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
@@ -106,15 +219,12 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 static void on_message(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
     struct worker *worker = stream->data;
+    for (ssize_t i = 0; i < n; i++)
+        on_byte(worker, buf->base[i]);
     if (n < 0) {
         uv_read_stop(stream);
-        if (!worker->draining)
-            vb_log_warn("the master is gone: finishing");
-        drain(worker);
+        on_master_gone(worker);
     }
-    for (ssize_t i = 0; i < n; i++)
-        if (buf->base[i] == VB_CONTROL_DRAIN)
-            drain(worker);
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
@@ -201,16 +311,21 @@ static int give_up_rights(const char *identity)
     return r;
 }
 
+/* Everything that serving takes. */
+static int open_proxy(struct worker *worker)
+{
+    int inbox = VB_FD_LISTEN + (int)worker->n_sockets;
+    int r = vb_proxy_open(&worker->proxy, worker->loop, worker->shm, worker->slot, worker->conf);
+    for (unsigned i = 0; r == 0 && i < worker->n_sockets; i++)
+        r = vb_proxy_listen(worker->proxy, (unsigned)worker->sockets[i], VB_FD_LISTEN + (int)i);
+    return r == 0 ? vb_proxy_share(worker->proxy, inbox, inbox + 1, worker->workers) : r;
+}
+
 static int serve(struct worker *worker, const char *identity)
 {
     int r = give_up_rights(identity);
     if (r == 0)
-        r = vb_proxy_open(&worker->proxy, worker->loop, worker->shm, worker->slot, worker->conf);
-    for (unsigned i = 0; r == 0 && i < worker->conf->n_listeners; i++)
-        r = vb_proxy_listen(worker->proxy, VB_FD_LISTEN + (int)i);
-    int inbox = VB_FD_LISTEN + (int)worker->conf->n_listeners;
-    if (r == 0)
-        r = vb_proxy_share(worker->proxy, inbox, inbox + 1, worker->workers);
+        r = open_proxy(worker);
     if (r == 0) {
         give_sign(worker, vb_clock_us());
         send_message(worker, VB_CONTROL_READY);
@@ -222,6 +337,14 @@ static int serve(struct worker *worker, const char *identity)
     return r;
 }
 
+static bool sockets_are_configured(const struct worker *worker)
+{
+    for (unsigned i = 0; i < worker->n_sockets; i++)
+        if ((unsigned)worker->sockets[i] >= worker->conf->n_listeners)
+            return false;
+    return true;
+}
+
 static int run(struct worker *worker, const char *identity, const char *config_file)
 {
     struct vb_error err;
@@ -230,11 +353,13 @@ static int run(struct worker *worker, const char *identity, const char *config_f
         vb_log_error("%s", err.text);
         return r;
     }
-    if (worker->slot >= vb_shm_capacity(worker->shm).workers)
+    if (worker->slot >= vb_shm_slots(worker->shm))
         return -EINVAL;
     r = read_config(worker, config_file);
     if (r < 0)
         return r;
+    if (!sockets_are_configured(worker))
+        return -EINVAL;
     r = vb_loop_open(&worker->loop);
     if (r < 0)
         return r;
@@ -245,22 +370,51 @@ static int run(struct worker *worker, const char *identity, const char *config_f
     return r;
 }
 
+/* `0,1,0`; there is at least one. */
+static int parse_sockets(struct worker *worker, const char *text)
+{
+    worker->sockets = calloc(strlen(text) / 2 + 1, sizeof(*worker->sockets));
+    if (worker->sockets == NULL)
+        return -ENOMEM;
+    for (const char *comma;; text = comma + 1) {
+        uint64_t listener;
+        comma = strchrnul(text, ',');
+        if (vb_parse_u64((struct vb_str){text, (size_t)(comma - text)}, VB_LISTENERS_MAX - 1, &listener) < 0)
+            return -EINVAL;
+        worker->sockets[worker->n_sockets++] = (int)listener;
+        if (*comma == '\0')
+            return 0;
+    }
+}
+
+static int parse_number(const char *text, unsigned *ret_number)
+{
+    uint64_t number;
+    int r = vb_parse_u64(vb_str(text), VB_SHM_WORKERS_MAX, &number);
+    if (r == 0)
+        *ret_number = (unsigned)number;
+    return r;
+}
+
+static bool parse_arguments(struct worker *worker, int argc, char **argv, enum vb_log_level *ret_level)
+{
+    return argc == VB_ARG_COUNT && parse_number(argv[VB_ARG_INDEX], &worker->index) == 0 &&
+           parse_number(argv[VB_ARG_SLOT], &worker->slot) == 0 &&
+           parse_number(argv[VB_ARG_WORKERS], &worker->workers) == 0 &&
+           parse_sockets(worker, argv[VB_ARG_SOCKETS]) == 0 &&
+           vb_log_level_parse(argv[VB_ARG_LOG_LEVEL], ret_level) == 0;
+}
+
 int vb_worker_run(int argc, char **argv)
 {
     struct worker worker = {0};
-    uint64_t index, slot, workers;
     enum vb_log_level level;
     char name[32];
-    if (argc != VB_ARG_COUNT || vb_parse_u64(vb_str(argv[VB_ARG_INDEX]), VB_SHM_WORKERS_MAX, &index) < 0 ||
-        vb_parse_u64(vb_str(argv[VB_ARG_SLOT]), VB_SHM_WORKERS_MAX, &slot) < 0 ||
-        vb_parse_u64(vb_str(argv[VB_ARG_WORKERS]), VB_SHM_WORKERS_MAX, &workers) < 0 ||
-        vb_log_level_parse(argv[VB_ARG_LOG_LEVEL], &level) < 0) {
+    if (!parse_arguments(&worker, argc, argv, &level)) {
         fprintf(stderr, "vibebalancer: `worker` is for the master's own use; see vibebalancer --help\n");
+        free(worker.sockets);
         return VB_EXIT_USAGE;
     }
-    worker.index = (unsigned)index;
-    worker.slot = (unsigned)slot;
-    worker.workers = (unsigned)workers;
     snprintf(name, sizeof(name), "worker %u", worker.index);
     prctl(PR_SET_NAME, "vibebalancer"); /* it would be `exe`, after the link in /proc that was executed */
     vb_log_open(VB_FD_LOG, name, level);
@@ -276,5 +430,6 @@ int vb_worker_run(int argc, char **argv)
         vb_log_error("cannot serve: %s", vb_strerror(r));
     vb_conf_free(&worker.conf);
     vb_shm_close(&worker.shm);
+    free(worker.sockets);
     return r < 0 ? VB_EXIT_FAILED : VB_EXIT_DONE;
 }

@@ -58,7 +58,7 @@ void vb_client_end(struct vb_client *c, enum vb_client_ending how)
     vb_sub64(&proxy->stats->connections, 1);
     if (!c->in_event)
         free(c);
-    if (proxy->draining && TAILQ_EMPTY(&proxy->clients) && proxy->drained != NULL) {
+    if (TAILQ_EMPTY(&proxy->clients) && proxy->drained != NULL) {
         void (*drained)(void *) = proxy->drained;
         proxy->drained = NULL;
         drained(proxy->drained_owner);

@@ -31,13 +31,18 @@ static int open_pools(struct vb_proxy *proxy)
         vb_timer_list_open(&pool->idle, proxy->loop, pool->conf->timeouts.idle_ms);
         vb_timer_list_open(&pool->keepalive, proxy->loop, pool->conf->keepalive.timeout_ms);
         vb_timer_list_open(&pool->total, proxy->loop, pool->conf->retry.total_ms);
-        pool->index = i;
         pool->outlier = (struct vb_outlier_rules){
             .consecutive = pool->conf->outlier.enabled ? pool->conf->outlier.consecutive : 0,
             .eject_us = pool->conf->outlier.eject_ms * 1000,
             .eject_max_us = pool->conf->outlier.eject_max_ms * 1000,
         };
-        int r = vb_lb_open(&pool->lb, proxy->shm, i, proxy->slot);
+        int r = vb_shm_find_pool(proxy->shm, pool->conf->name);
+        if (r < 0) {
+            vb_log_error("the segment has no pool %s", pool->conf->name);
+            return r;
+        }
+        pool->index = (unsigned)r;
+        r = vb_lb_open(&pool->lb, proxy->shm, pool->index, proxy->slot, vb_balance_name(pool->conf->balance));
         if (r < 0)
             return r;
     }
@@ -74,6 +79,7 @@ int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_s
     proxy->limits = (struct vb_head_limits){conf->limits.header_bytes, VB_MIN(conf->limits.headers, VB_FIELDS_MAX)};
     proxy->via = vb_str(conf->headers.via ? conf->name : "");
     proxy->id_field = vb_str(conf->headers.request_id);
+    SLIST_INIT(&proxy->listeners);
     TAILQ_INIT(&proxy->clients);
     SLIST_INIT(&proxy->free_exchanges);
     vb_rand_init(&proxy->rand);
@@ -89,11 +95,9 @@ int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_s
     proxy->to_client.scratch = malloc(proxy->to_client.size);
     proxy->pools = calloc(conf->n_pools, sizeof(*proxy->pools));
     proxy->upstreams = calloc(backends, sizeof(*proxy->upstreams));
-    proxy->listeners = calloc(conf->n_listeners, sizeof(*proxy->listeners));
     proxy->path = malloc(conf->limits.header_bytes);
     int r = -ENOMEM;
-    if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->upstreams == NULL ||
-        proxy->listeners == NULL || proxy->path == NULL)
+    if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->upstreams == NULL || proxy->path == NULL)
         goto fail;
     for (unsigned i = 0; i < backends; i++) {
         TAILQ_INIT(&proxy->upstreams[i].idle);
@@ -126,7 +130,10 @@ struct vb_str vb_proxy_date(struct vb_proxy *proxy)
 static bool is_candidate(const struct vb_proxy *proxy, unsigned backend)
 {
     unsigned pool = atomic_load(&vb_shm_backend(proxy->shm, backend)->pool);
-    return pool < proxy->conf->n_pools && vb_lb_is_candidate(proxy->pools[pool].lb, backend);
+    for (unsigned i = 0; i < proxy->conf->n_pools; i++)
+        if (proxy->pools[i].index == pool)
+            return vb_lb_is_candidate(proxy->pools[i].lb, backend);
+    return false;
 }
 
 /* Kept connections to one that is not wanted now are closed, so that it can stop; who waits for one that is ill hears
@@ -171,10 +178,11 @@ void vb_proxy_tick(struct vb_proxy *proxy)
 static void on_accepted(void *owner, int fd, const struct sockaddr *peer)
 {
     struct vb_proxy_listener *listener = owner;
-    if (vb_steer_away(listener->proxy, (unsigned)(listener - listener->proxy->listeners), fd))
+    struct vb_proxy *proxy = listener->proxy;
+    if (vb_steer_away(proxy, listener->number, fd))
         close(fd);
     else
-        vb_client_open(listener->proxy, listener->conf, fd, peer);
+        vb_client_open(proxy, &proxy->conf->listeners[listener->number], fd, peer);
 }
 
 static void on_exhausted(void *owner, int code)
@@ -183,23 +191,46 @@ static void on_exhausted(void *owner, int code)
                  vb_strerror(code));
 }
 
-int vb_proxy_listen(struct vb_proxy *proxy, int fd)
+int vb_proxy_listen(struct vb_proxy *proxy, unsigned number, int fd)
 {
     static const struct vb_listener_events events = {.accepted = on_accepted, .exhausted = on_exhausted};
-    assert(proxy->n_listeners < proxy->conf->n_listeners);
-    struct vb_proxy_listener *listener = &proxy->listeners[proxy->n_listeners];
+    assert(number < proxy->conf->n_listeners);
+    struct vb_proxy_listener *listener = calloc(1, sizeof(*listener));
+    if (listener == NULL)
+        return -ENOMEM;
     listener->proxy = proxy;
-    listener->conf = &proxy->conf->listeners[proxy->n_listeners];
+    listener->number = number;
     int r = vb_listener_open(&listener->listener, proxy->loop, fd, &events, listener);
-    if (r == 0)
-        proxy->n_listeners++;
-    return r;
+    if (r < 0) {
+        free(listener);
+        return r;
+    }
+    SLIST_INSERT_HEAD(&proxy->listeners, listener, link);
+    return 0;
 }
 
-static void stop_listening(struct vb_proxy *proxy)
+void vb_proxy_start(struct vb_proxy *proxy)
 {
-    while (proxy->n_listeners > 0)
-        vb_listener_close(&proxy->listeners[--proxy->n_listeners].listener);
+    struct vb_proxy_listener *listener;
+    SLIST_FOREACH(listener, &proxy->listeners, link)
+    vb_listener_start(listener->listener);
+}
+
+static void stop_listening(struct vb_proxy *proxy, struct vb_proxy_listener *listener, bool take)
+{
+    SLIST_REMOVE(&proxy->listeners, listener, vb_proxy_listener, link);
+    vb_listener_close(&listener->listener, take);
+    free(listener);
+}
+
+void vb_proxy_unlisten(struct vb_proxy *proxy, unsigned number, bool take)
+{
+    struct vb_proxy_listener *listener, *next;
+    for (listener = SLIST_FIRST(&proxy->listeners); listener != NULL; listener = next) {
+        next = SLIST_NEXT(listener, link);
+        if (listener->number == number)
+            stop_listening(proxy, listener, take);
+    }
 }
 
 static void close_idle(struct vb_proxy *proxy)
@@ -208,17 +239,21 @@ static void close_idle(struct vb_proxy *proxy)
         vb_upstream_close_idle(proxy, i);
 }
 
-void vb_proxy_drain(struct vb_proxy *proxy, void (*drained)(void *owner), void *owner)
+void vb_proxy_drain(struct vb_proxy *proxy)
 {
     struct vb_client *client, *next;
     proxy->draining = true;
-    stop_listening(proxy);
-    vb_inbox_close(&proxy->inbox);
     close_idle(proxy);
     for (client = TAILQ_FIRST(&proxy->clients); client != NULL; client = next) {
         next = vb_client_next(client);
         vb_client_drain(client);
     }
+}
+
+void vb_proxy_finish(struct vb_proxy *proxy, void (*drained)(void *owner), void *owner)
+{
+    assert(proxy->draining);
+    vb_inbox_close(&proxy->inbox);
     if (TAILQ_EMPTY(&proxy->clients)) {
         drained(owner);
         return;
@@ -235,8 +270,8 @@ void vb_proxy_close(struct vb_proxy **proxy_ptr)
         return;
     *proxy_ptr = NULL;
     proxy->drained = NULL;
-    if (proxy->listeners != NULL)
-        stop_listening(proxy);
+    while (!SLIST_EMPTY(&proxy->listeners))
+        stop_listening(proxy, SLIST_FIRST(&proxy->listeners), false);
     vb_inbox_close(&proxy->inbox);
     while ((client = TAILQ_FIRST(&proxy->clients)) != NULL)
         vb_client_cut(client);
@@ -258,6 +293,5 @@ void vb_proxy_close(struct vb_proxy **proxy_ptr)
     free(proxy->path);
     free(proxy->pools);
     free(proxy->upstreams);
-    free(proxy->listeners);
     free(proxy);
 }

@@ -22,7 +22,7 @@ struct vb_exchange;
 
 struct vb_proxy_pool {
     const struct vb_conf_pool *conf;
-    unsigned index;
+    unsigned index; /* in the segment, which may have pools of other generations too */
     struct vb_lb *lb;
     struct vb_outlier_rules outlier;
     /* time-outs towards backends; `total` of all tries together, for requests that are tried again */
@@ -54,10 +54,12 @@ struct vb_out {
     size_t used, size;
 };
 
+/* A socket that is listened to; a configured listener may have several. */
 struct vb_proxy_listener {
     struct vb_proxy *proxy;
-    const struct vb_conf_listener *conf;
+    unsigned number; /* in the configuration */
     struct vb_listener *listener;
+    SLIST_ENTRY(vb_proxy_listener) link;
 };
 
 struct vb_proxy {
@@ -72,8 +74,7 @@ struct vb_proxy {
     struct vb_timer_list soon;              /* the next turn of the loop: for what must not happen inside an event */
     struct vb_timer doubts;                 /* backends have been taken away: see vb_exchange_upstream_doubted */
 
-    struct vb_proxy_listener *listeners;
-    unsigned n_listeners;
+    SLIST_HEAD(, vb_proxy_listener) listeners;
     struct vb_inbox *inbox;
     int first_inbox; /* those of the other workers, by index; see vb_proxy_share */
     unsigned n_inboxes;
@@ -108,7 +109,7 @@ static inline struct vb_shm_traffic *vb_proxy_traffic(struct vb_proxy *proxy, un
 /* The set of backends has changed: see to those that wait for one that was taken away, but not inside this event. */
 void vb_proxy_doubt_soon(struct vb_proxy *proxy);
 
-/* A connection that the listener of this number has accepted: true where another worker has got it. The descriptor
+/* A connection that came through the listener of this number: true where another worker has got it. The descriptor
  * stays the caller's. */
 bool vb_steer_away(struct vb_proxy *proxy, unsigned number, int fd);
 

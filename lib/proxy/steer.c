@@ -31,7 +31,7 @@ static struct crowd look_around(const struct vb_proxy *proxy, uint64_t passed)
 {
     struct crowd crowd = {.least = UINT64_MAX};
     uint32_t generation = atomic_load_explicit(&proxy->stats->generation, memory_order_relaxed);
-    for (unsigned i = 0; i < vb_shm_capacity(proxy->shm).workers; i++) {
+    for (unsigned i = 0, slots = vb_shm_slots(proxy->shm); i < slots; i++) {
         const struct vb_shm_worker *worker = vb_shm_worker(proxy->shm, i);
         uint64_t connections = atomic_load_explicit(&worker->connections, memory_order_relaxed);
         unsigned index = atomic_load_explicit(&worker->index, memory_order_relaxed);

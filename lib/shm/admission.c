@@ -14,8 +14,10 @@
  * Never more than the limit: of those whose admissions made up the sum at some moment, look at the one who set `trying`
  * last. He read every word after the others had set theirs, so found each of these places admitted or being tried for.
  * This needs one order of all stores of `trying` and all loads of step 2, the same for everybody: they are seq_cst.
- * Admitting and leaving only have to be seen some time; they are released, so that who sees a place come free also sees
- * what its holder did before.
+ * "Every word" are those of the slots that have been claimed, for IP addresses of those that count them. Both are said
+ * in that order too, and before the worker's process exists: so before it sets `trying` for the first time, and who
+ * sets his after that reads its words. Admitting and leaving only have to be seen some time; they are released, so that
+ * who sees a place come free also sees what its holder did before.
  *
  * Nobody is refused while there is a place, with two exceptions. One who was stopped between 1 and 4 (a signal, no CPU)
  * is waited for some milliseconds (by the whole worker, for each newcomer), then his `trying` counts as a place. And a
@@ -90,7 +92,8 @@ static struct tally read_all(const struct places *places)
     struct tally tally = {0};
     uint64_t own = atomic_load_explicit(places->own, memory_order_relaxed) & ~(uint64_t)TRYING;
     add_word(&tally, places->kind == OF_IP ? own & COUNT_MASK : own, false);
-    for (unsigned slot = 0; slot < places->shm->cap.workers; slot++) {
+    unsigned slots = vb_shm_slots(places->shm);
+    for (unsigned slot = 0; slot < slots; slot++) {
         if (slot == places->slot)
             continue;
         if (places->kind == OF_ALL)
@@ -98,7 +101,7 @@ static struct tally read_all(const struct places *places)
         else if (places->kind == OF_POOL)
             add_word(&tally, atomic_load(word_of_pool(places->shm, slot, places->pool, places->place)),
                      slot < places->slot);
-        else if (shm_slot_was_claimed(places->shm, slot))
+        else if (shm_counts_ips(places->shm, slot))
             add_bucket(&tally, places, slot);
     }
     return tally;
@@ -153,7 +156,7 @@ static void give_back(vb_u64 *own)
 /* Where an address is counted, `own` aside. False: it is not. */
 static bool find_bucket(struct places *places, const struct vb_shm *shm, unsigned slot, const struct vb_ip *ip)
 {
-    if (!shm->cap.count_ips || vb_ip_is_none(ip))
+    if (!shm_counts_ips(shm, slot) || vb_ip_is_none(ip))
         return false;
     uint64_t hash = shm_siphash(vb_shm_header(shm)->ip_key, ip->bytes);
     *places = (struct places){
@@ -245,10 +248,11 @@ void shm_give_back_admissions(struct vb_shm *shm, unsigned slot)
         atomic_store_explicit(word_of_pool(shm, slot, i, VB_PLACE_REQUEST), 0, memory_order_release);
         atomic_store_explicit(word_of_pool(shm, slot, i, VB_PLACE_PENDING), 0, memory_order_release);
     }
-    if (shm->cap.count_ips && shm_slot_was_claimed(shm, slot)) {
+    if (shm_counts_ips(shm, slot)) {
         vb_u64 *words = vb_shm_ips(shm, slot)->words[0];
         for (unsigned i = 0; i < VB_SHM_IP_BUCKETS * VB_SHM_IP_WORDS; i++)
             atomic_store_explicit(&words[i], 0, memory_order_relaxed);
+        atomic_store(&vb_shm_worker(shm, slot)->counts_ips, 0);
     }
     atomic_store_explicit(&vb_shm_worker(shm, slot)->admission, 0, memory_order_release);
 }

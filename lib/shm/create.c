@@ -6,7 +6,7 @@
  *
  *   1. Open or create PATH and lock it. Locked by another: a living master is there, -EBUSY.
  *   2. Is PATH still this file? A master that stopped, or another starter, may have changed it: again from 1.
- *   3. Make the segment under a temporary name, lock it, reserve all its pages, fill the header, rename it over PATH.
+ *   3. Make the segment under a temporary name, lock it, reserve its pages, fill the header, rename it over PATH.
  *   4. Let the old file go. Orphaned workers of a dead master keep their own mapping of it, which nobody resets.
  *
  * Between 1 and 4 PATH always names a locked file, so two starters can never both win.
@@ -122,20 +122,10 @@ static int say_no_room(int r, const char *path, uint64_t size, struct vb_error *
                    (double)size / (1 << 20), n, slash == NULL ? "." : path);
 }
 
-int shm_reserve(int fd, uint64_t at, uint64_t size)
-{
-    int r;
-    do
-        r = -posix_fallocate(fd, (off_t)at, (off_t)size);
-    while (r == -EINTR);
-    return r;
-}
-
-/* Everything but the traffic rows, whose pages come with their backends, and the tables of IP addresses, with workers.
- */
+/* Everything but the rows of worker slots, whose pages come with the workers. */
 static int reserve(int fd, const char *path, const struct shm_layout *at, struct vb_error *err)
 {
-    uint64_t size = at->traffic_at;
+    uint64_t size = at->workers_at;
     int r = ftruncate(fd, (off_t)at->total_size) == 0 ? shm_reserve(fd, 0, size) : -errno;
     if (r == -ENOSPC || r == -ENOMEM || r == -EDQUOT || r == -EFBIG)
         return say_no_room(r, path, size, err);

@@ -26,6 +26,7 @@ FROZEN(vb_shm_header, version, 8);
 FROZEN(vb_shm_header, ready, 12);
 FROZEN(vb_shm_header, header_size, 16);
 FROZEN(vb_shm_header, cap, 36);
+FROZEN(vb_shm_header, slots, 44);
 FROZEN(vb_shm_header, pools_at, 48);
 FROZEN(vb_shm_header, total_size, 104);
 FROZEN(vb_shm_header, ip_key, 112);
@@ -38,7 +39,10 @@ FROZEN(vb_shm_header, start_wall_us, 632);
 FROZEN(vb_shm_header, master_pid, 640);
 FROZEN(vb_shm_header, workers_wanted, 652);
 FROZEN(vb_shm_header, log_lost, 656);
-_Static_assert(sizeof(struct vb_shm_header) == 664, "header has grown");
+FROZEN(vb_shm_header, reloads, 664);
+FROZEN(vb_shm_header, reload_failed, 688);
+FROZEN(vb_shm_header, reload_text, 692);
+_Static_assert(sizeof(struct vb_shm_header) == 1208, "header has grown");
 
 FROZEN(vb_shm_pool, name, 4);
 FROZEN(vb_shm_pool, epoch, 128);
@@ -64,6 +68,7 @@ _Static_assert(sizeof(struct vb_shm_backend) == 768, "backend has grown");
 
 FROZEN(vb_shm_worker, requests_before, 32);
 FROZEN(vb_shm_worker, admission, 40);
+FROZEN(vb_shm_worker, counts_ips, 48);
 FROZEN(vb_shm_worker, heartbeat_us, 128);
 FROZEN(vb_shm_worker, request, 144);
 FROZEN(vb_shm_worker, stats_begin, 256);
@@ -80,7 +85,7 @@ static uint64_t round_up(uint64_t n)
 bool shm_capacity_valid(struct vb_shm_capacity cap)
 {
     return cap.workers >= 1 && cap.workers <= VB_SHM_WORKERS_MAX && cap.backends >= 1 &&
-           cap.backends <= VB_SHM_BACKENDS_MAX && cap.count_ips <= 1;
+           cap.backends <= VB_SHM_BACKENDS_MAX;
 }
 
 uint64_t shm_in_flight_stride(struct vb_shm_capacity cap)
@@ -104,7 +109,7 @@ struct shm_layout shm_layout(struct vb_shm_capacity cap)
     at.places_at = round_up(at.in_flight_at + cap.workers * shm_in_flight_stride(cap));
     at.traffic_at = round_up(at.places_at + cap.workers * shm_places_stride(cap));
     at.ips_at = at.traffic_at + (uint64_t)cap.workers * cap.backends * sizeof(struct vb_shm_traffic);
-    at.total_size = at.ips_at + (uint64_t)cap.workers * cap.count_ips * sizeof(struct vb_shm_ips);
+    at.total_size = at.ips_at + (uint64_t)cap.workers * sizeof(struct vb_shm_ips);
     return at;
 }
 

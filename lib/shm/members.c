@@ -25,27 +25,74 @@ static void pool_changed(struct vb_shm *shm, const struct vb_shm_backend *backen
     atomic_fetch_add(&vb_shm_pool(shm, pool)->epoch, 1);
 }
 
+static uint32_t pool_use(const struct vb_shm *shm, unsigned pool)
+{
+    return atomic_load_explicit(&vb_shm_pool(shm, pool)->used, memory_order_acquire);
+}
+
+/* Its own where it is leaving, else a free one. */
+static int find_pool_slot(const struct vb_shm *shm, const char *name)
+{
+    int free_one = -ENOSPC;
+    for (unsigned i = 0; i < shm->cap.backends; i++) {
+        uint32_t use = pool_use(shm, i);
+        if (use == VB_POOL_FREE)
+            free_one = free_one < 0 ? (int)i : free_one;
+        else if (strcmp(vb_shm_pool(shm, i)->name, name) == 0)
+            return use == VB_POOL_LEAVING ? (int)i : -EEXIST;
+    }
+    return free_one;
+}
+
 int vb_shm_add_pool(struct vb_shm *shm, const struct vb_pool_spec *spec)
 {
-    int slot = -ENOSPC;
     if (strlen(spec->name) >= VB_SHM_NAME_MAX || strlen(spec->balance) >= sizeof(((struct vb_shm_pool *)NULL)->balance))
         return -EINVAL;
-    for (unsigned i = 0; i < shm->cap.backends; i++) {
-        struct vb_shm_pool *pool = vb_shm_pool(shm, i);
-        if (!is_used(&pool->used))
-            slot = slot < 0 ? (int)i : slot;
-        else if (strcmp(pool->name, spec->name) == 0)
-            return -EEXIST;
-    }
+    int slot = find_pool_slot(shm, spec->name);
     if (slot < 0)
         return slot;
     struct vb_shm_pool *pool = vb_shm_pool(shm, (unsigned)slot);
     vb_copy(pool->name, sizeof(pool->name), spec->name);
-    vb_copy(pool->balance, sizeof(pool->balance), spec->balance);
-    atomic_store_explicit(&pool->panic, spec->panic, memory_order_relaxed);
-    atomic_store_explicit(&pool->max_ejected, spec->max_ejected, memory_order_relaxed);
-    atomic_store_explicit(&pool->used, 1, memory_order_release);
+    vb_shm_set_pool(shm, (unsigned)slot, spec);
+    atomic_store_explicit(&pool->used, VB_POOL_USED, memory_order_release);
     return slot;
+}
+
+void vb_shm_set_pool(struct vb_shm *shm, unsigned pool, const struct vb_pool_spec *spec)
+{
+    struct vb_shm_pool *row = vb_shm_pool(shm, pool);
+    vb_copy(row->balance, sizeof(row->balance), spec->balance);
+    atomic_store_explicit(&row->panic, spec->panic, memory_order_relaxed);
+    atomic_store_explicit(&row->max_ejected, spec->max_ejected, memory_order_relaxed);
+    atomic_fetch_add(&row->epoch, 1);
+}
+
+void vb_shm_retire_pool(struct vb_shm *shm, unsigned pool)
+{
+    atomic_store_explicit(&vb_shm_pool(shm, pool)->used, VB_POOL_LEAVING, memory_order_release);
+}
+
+/* All but the epoch, which must not come to a number again by which somebody knows other backends. */
+static void clear_pool(struct vb_shm *shm, unsigned pool)
+{
+    struct vb_shm_pool *row = vb_shm_pool(shm, pool);
+    vb_u64 *const words[] = {&row->cursor, &row->retries, &row->retry_credit};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(words); i++)
+        atomic_store_explicit(words[i], 0, memory_order_relaxed);
+    for (unsigned i = 0; i < VB_SHM_MARKS; i++)
+        atomic_store_explicit(&row->request_marks[i], 0, memory_order_relaxed);
+    for (unsigned slot = 0; slot < vb_shm_slots(shm); slot++)
+        memset(vb_shm_places(shm, slot, pool), 0, sizeof(struct vb_shm_places));
+    atomic_store_explicit(&row->ejecting, 0, memory_order_relaxed);
+}
+
+void vb_shm_free_pool(struct vb_shm *shm, unsigned pool)
+{
+    for (unsigned i = 0; i < shm->cap.backends; i++)
+        if (atomic_load_explicit(&vb_shm_backend(shm, i)->pool, memory_order_relaxed) == pool)
+            vb_shm_forget_backend(shm, i);
+    clear_pool(shm, pool);
+    atomic_store_explicit(&vb_shm_pool(shm, pool)->used, VB_POOL_FREE, memory_order_release);
 }
 
 /* Is it the slot of this backend, whether that is there now or was removed? */
@@ -63,14 +110,14 @@ static bool is_configured(const struct vb_shm_backend *backend)
  * Its own slot where the file names it, else a free one; -EEXIST: it is there. Its own is its own with requests in
  * flight too: in another it would be there twice when it is removed and comes back once more.
  */
-static int find_slot(const struct vb_shm *shm, unsigned pool, const char *name)
+static int find_slot(const struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec)
 {
     int own = -ENOENT, other = -ENOSPC;
     for (unsigned i = 0; i < shm->cap.backends; i++) {
         const struct vb_shm_backend *backend = vb_shm_backend(shm, i);
-        bool named = is_named(backend, pool, name);
+        bool named = is_named(backend, pool, spec->name);
         if (is_used(&backend->used)) {
-            if (named)
+            if (named && !spec->beside)
                 return -EEXIST;
         } else if (is_configured(backend)) {
             own = named ? (int)i : own;
@@ -84,7 +131,7 @@ static int find_slot(const struct vb_shm *shm, unsigned pool, const char *name)
 /* The figures of the slot's last backend. Nobody writes them: no request is in flight there. */
 static void clear_figures(struct vb_shm *shm, unsigned backend)
 {
-    for (unsigned slot = 0; slot < shm->cap.workers; slot++)
+    for (unsigned slot = 0; slot < vb_shm_slots(shm); slot++)
         memset(vb_shm_traffic(shm, slot, backend), 0, sizeof(struct vb_shm_traffic));
     atomic_store_explicit(&vb_shm_backend(shm, backend)->ejections, 0, memory_order_relaxed);
 }
@@ -102,13 +149,12 @@ int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backen
 {
     if (strlen(spec->name) >= VB_SHM_NAME_MAX || strlen(spec->address) >= VB_SHM_ADDRESS_MAX)
         return -EINVAL;
-    int slot = find_slot(shm, pool, spec->name);
+    int slot = find_slot(shm, pool, spec);
     if (slot < 0)
         return slot;
     struct vb_shm_backend *backend = vb_shm_backend(shm, (unsigned)slot);
-    uint64_t rows = shm->cap.workers * sizeof(struct vb_shm_traffic);
     if (!shm_backend_has_rows(shm, (unsigned)slot)) {
-        if (shm_reserve(shm->lock_fd, shm->at.traffic_at + (unsigned)slot * rows, rows) < 0)
+        if (shm_reserve_backend(shm, (unsigned)slot) < 0)
             return -ENOMEM;
     } else if (!is_configured(backend)) { /* else it is the slot's own that comes back: its figures go on */
         clear_figures(shm, (unsigned)slot);
@@ -116,7 +162,7 @@ int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backen
     clear_findings(backend);
     atomic_fetch_add_explicit(&backend->incarnation, 1, memory_order_relaxed);
     atomic_store_explicit(&backend->pool, pool, memory_order_relaxed);
-    atomic_store_explicit(&backend->admin, VB_ADMIN_READY, memory_order_relaxed);
+    atomic_store_explicit(&backend->admin, spec->admin, memory_order_relaxed);
     atomic_store_explicit(&backend->weight, spec->weight, memory_order_relaxed);
     if (spec->configured)
         atomic_store_explicit(&backend->configured_weight, spec->weight, memory_order_relaxed);
@@ -133,6 +179,21 @@ void vb_shm_remove_backend(struct vb_shm *shm, unsigned backend)
 {
     struct vb_shm_backend *row = vb_shm_backend(shm, backend);
     atomic_store(&row->used, 0);
+    pool_changed(shm, row);
+}
+
+void vb_shm_forget_backend(struct vb_shm *shm, unsigned backend)
+{
+    atomic_store_explicit(&vb_shm_backend(shm, backend)->configured_weight, 0, memory_order_relaxed);
+    vb_shm_remove_backend(shm, backend);
+}
+
+void vb_shm_configure_backend(struct vb_shm *shm, unsigned backend, unsigned weight)
+{
+    struct vb_shm_backend *row = vb_shm_backend(shm, backend);
+    atomic_store_explicit(&row->configured_weight, weight, memory_order_relaxed);
+    atomic_store_explicit(&row->weight, weight, memory_order_relaxed);
+    atomic_store_explicit(&row->admin, VB_ADMIN_READY, memory_order_relaxed);
     pool_changed(shm, row);
 }
 
@@ -154,7 +215,7 @@ int vb_shm_find_pool(const struct vb_shm *shm, const char *name)
 {
     for (unsigned i = 0; i < shm->cap.backends; i++) {
         const struct vb_shm_pool *pool = vb_shm_pool(shm, i);
-        if (is_used(&pool->used) && strncmp(pool->name, name, sizeof(pool->name)) == 0)
+        if (pool_use(shm, i) == VB_POOL_USED && strncmp(pool->name, name, sizeof(pool->name)) == 0)
             return (int)i;
     }
     return -ENOENT;

@@ -19,6 +19,13 @@ struct vb_shm_header *vb_shm_header(const struct vb_shm *shm)
     return (struct vb_shm_header *)shm->base;
 }
 
+/* In the order of admission.c. In a segment that is not trusted it may be any number. */
+unsigned vb_shm_slots(const struct vb_shm *shm)
+{
+    uint32_t slots = atomic_load(&vb_shm_header(shm)->slots);
+    return VB_MIN(slots, shm->cap.workers);
+}
+
 struct vb_shm_pool *vb_shm_pool(const struct vb_shm *shm, unsigned pool)
 {
     assert(pool < shm->cap.backends);
@@ -40,7 +47,7 @@ struct vb_shm_worker *vb_shm_worker(const struct vb_shm *shm, unsigned slot)
 struct vb_shm_traffic *vb_shm_traffic(const struct vb_shm *shm, unsigned slot, unsigned backend)
 {
     assert(slot < shm->cap.workers && backend < shm->cap.backends);
-    size_t row = (size_t)backend * shm->cap.workers + slot; /* by backend: its pages are reserved when it is added */
+    size_t row = (size_t)slot * shm->cap.backends + backend;
     return (struct vb_shm_traffic *)(shm->base + shm->at.traffic_at) + row;
 }
 
@@ -58,6 +65,6 @@ struct vb_shm_places *vb_shm_places(const struct vb_shm *shm, unsigned slot, uns
 
 struct vb_shm_ips *vb_shm_ips(const struct vb_shm *shm, unsigned slot)
 {
-    assert(slot < shm->cap.workers && shm->cap.count_ips);
+    assert(slot < shm->cap.workers);
     return (struct vb_shm_ips *)(shm->base + shm->at.ips_at) + slot;
 }

@@ -23,6 +23,11 @@ struct shm_layout shm_layout(struct vb_shm_capacity cap);
 /* Gets the pages of a range now: one that could not be had later would be a SIGBUS in the middle of a request. */
 int shm_reserve(int fd, uint64_t at, uint64_t size);
 
+/* Those of a slot's rows, with the traffic of all backends that have rows; of a backend's, in all slots. Done again
+ * they change nothing. */
+int shm_reserve_slot(const struct vb_shm *shm, unsigned slot, bool ips);
+int shm_reserve_backend(const struct vb_shm *shm, unsigned backend);
+
 /* Bytes from one worker's row of in_flight to the next: whole cache lines, so that workers do not share one. */
 uint64_t shm_in_flight_stride(struct vb_shm_capacity cap);
 uint64_t shm_places_stride(struct vb_shm_capacity cap);
@@ -45,16 +50,16 @@ int shm_map(struct vb_shm *shm, int fd, int protection);
 /* An empty view: nothing mapped, nothing open. NULL without memory. */
 struct vb_shm *shm_new(void);
 
-/* Has the slot ever had a backend? Else its traffic rows are holes in the file, and touching them takes pages. */
+/* Has the slot ever had a backend? Else its traffic rows are holes in the file. */
 static inline bool shm_backend_has_rows(const struct vb_shm *shm, unsigned backend)
 {
     return atomic_load_explicit(&vb_shm_backend(shm, backend)->incarnation, memory_order_relaxed) != 0;
 }
 
-/* Has the slot ever had a worker? Else its table of IP addresses is a hole likewise. In the order of admission.c. */
-static inline bool shm_slot_was_claimed(const struct vb_shm *shm, unsigned slot)
+/* Else its table of IP addresses may be a hole likewise. In the order of admission.c. */
+static inline bool shm_counts_ips(const struct vb_shm *shm, unsigned slot)
 {
-    return atomic_load(&vb_shm_worker(shm, slot)->start_wall_us) != 0;
+    return atomic_load(&vb_shm_worker(shm, slot)->counts_ips) != 0;
 }
 
 /* Gives back what the dead worker of this slot had admitted, or was about to: connections and places of all pools. */

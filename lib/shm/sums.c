@@ -1,11 +1,11 @@
-/* What readers want to know: figures over all slots, free ones too, since a slot's counters outlive its worker. */
+/* What readers want to know: figures over all slots with rows, free ones too: a slot's counters outlive its worker. */
 #include <string.h>
 
 #include "shm_priv.h"
 
 void vb_shm_add_workers(const struct vb_shm *shm, struct vb_worker_sum *sum)
 {
-    for (unsigned i = 0; i < shm->cap.workers; i++) {
+    for (unsigned i = 0, slots = vb_shm_slots(shm); i < slots; i++) {
         struct vb_shm_worker *worker = vb_shm_worker(shm, i);
 #define VB_WORKER_STAT(field, kind, help) sum->field += atomic_load_explicit(&worker->field, memory_order_relaxed);
 #include "vb/stats.def"
@@ -17,7 +17,7 @@ uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend)
 {
     uint64_t sum = 0;
     assert(backend < shm->cap.backends);
-    for (unsigned i = 0; i < shm->cap.workers; i++)
+    for (unsigned i = 0, slots = vb_shm_slots(shm); i < slots; i++)
         sum += atomic_load(&vb_shm_in_flight(shm, i)[backend]);
     return sum;
 }
@@ -25,7 +25,7 @@ uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend)
 uint64_t vb_shm_sum_places(const struct vb_shm *shm, unsigned pool, enum vb_place place)
 {
     uint64_t sum = 0;
-    for (unsigned i = 0; i < shm->cap.workers; i++) {
+    for (unsigned i = 0, slots = vb_shm_slots(shm); i < slots; i++) {
         const struct vb_shm_places *places = vb_shm_places(shm, i, pool);
         const vb_u64 *word = place == VB_PLACE_REQUEST ? &places->requests : &places->pending;
         sum += atomic_load_explicit(word, memory_order_relaxed) >> 1;
@@ -37,7 +37,7 @@ void vb_shm_add_traffic(const struct vb_shm *shm, unsigned backend, struct vb_tr
 {
     if (!shm_backend_has_rows(shm, backend))
         return;
-    for (unsigned i = 0; i < shm->cap.workers; i++) {
+    for (unsigned i = 0, slots = vb_shm_slots(shm); i < slots; i++) {
         struct vb_shm_traffic *traffic = vb_shm_traffic(shm, i, backend);
 #define VB_BACKEND_STAT(field, kind, help) sum->field += atomic_load_explicit(&traffic->field, memory_order_relaxed);
 #include "vb/stats.def"

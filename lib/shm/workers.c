@@ -10,45 +10,44 @@
 #include "shm_priv.h"
 
 /*
- * The free slot that this index had last, so that a respawned worker goes on in its row; else one that nobody has had,
- * which leaves the others' rows to them; else any.
+ * The free slot that this index had last, so that a respawned worker goes on in its row; else any that is free; else
+ * one that nobody has had, which takes memory for its rows.
  */
 static int find_slot(const struct vb_shm *shm, unsigned index)
 {
-    int fresh = -ENOSPC, any = -ENOSPC;
-    for (unsigned i = 0; i < shm->cap.workers; i++) {
+    unsigned slots = vb_shm_slots(shm);
+    int any = -ENOSPC;
+    for (unsigned i = 0; i < slots; i++) {
         struct vb_shm_worker *worker = vb_shm_worker(shm, i);
         if (atomic_load_explicit(&worker->state, memory_order_relaxed) != VB_WORKER_FREE)
             continue;
-        bool had = atomic_load_explicit(&worker->start_wall_us, memory_order_relaxed) != 0;
-        if (had && atomic_load_explicit(&worker->index, memory_order_relaxed) == index)
+        if (atomic_load_explicit(&worker->index, memory_order_relaxed) == index)
             return (int)i;
-        if (!had && fresh < 0)
-            fresh = (int)i;
-        if (any < 0)
-            any = (int)i;
+        any = any < 0 ? (int)i : any;
     }
-    return fresh >= 0 ? fresh : any;
+    return any < 0 && slots < shm->cap.workers ? (int)slots : any;
 }
 
-int vb_shm_claim_worker(struct vb_shm *shm, unsigned index, unsigned generation)
+int vb_shm_claim_worker(struct vb_shm *shm, unsigned index, unsigned generation, bool count_ips)
 {
     int slot = find_slot(shm, index);
     if (slot < 0)
         return slot;
-    struct vb_shm_worker *worker = vb_shm_worker(shm, (unsigned)slot);
-    uint64_t ips = (uint64_t)shm->cap.count_ips * sizeof(struct vb_shm_ips);
-    if (ips > 0 && shm_reserve(shm->lock_fd, shm->at.ips_at + (unsigned)slot * ips, ips) < 0)
+    if (shm_reserve_slot(shm, (unsigned)slot, count_ips) < 0)
         return -ENOMEM;
+    struct vb_shm_worker *worker = vb_shm_worker(shm, (unsigned)slot);
     uint64_t requests = atomic_load_explicit(&worker->requests, memory_order_relaxed);
     atomic_store_explicit(&worker->index, index, memory_order_relaxed);
     atomic_store_explicit(&worker->generation, generation, memory_order_relaxed);
-    atomic_store(&worker->start_wall_us, vb_clock_wall_us()); /* from now on its table is read */
+    atomic_store_explicit(&worker->start_wall_us, vb_clock_wall_us(), memory_order_relaxed);
     atomic_store_explicit(&worker->requests_before, requests, memory_order_relaxed);
     atomic_store_explicit(&worker->heartbeat_us, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->request_us, 0, memory_order_relaxed);
     worker->request[0] = '\0';
     atomic_store_explicit(&worker->state, VB_WORKER_STARTING, memory_order_release);
+    /* From now on its rows are read. */
+    atomic_store(&worker->counts_ips, count_ips);
+    atomic_store(&vb_shm_header(shm)->slots, VB_MAX(vb_shm_slots(shm), (unsigned)slot + 1));
     return slot;
 }
 

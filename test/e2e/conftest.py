@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import Recorder, Town  # noqa: E402
-from harness import Backend, Balancer, Demo  # noqa: E402
+from harness import Backend, Balancer, Demo, web  # noqa: E402
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -55,7 +55,7 @@ def balancer(lifetimes, tmp_path):
     """
     def make(backends, *, pool=None, more_pools=None, **options):
         backends = backends if isinstance(backends, list) else [backends]
-        pools = {"web": {"backends": backends, "health": "off", **(pool or {})}, **(more_pools or {})}
+        pools = {**web(backends, **(pool or {})), **(more_pools or {})}
         lb = lifetimes.enter_context(Balancer(tmp_path, pools, **options))
         for there in backends:
             if hasattr(there, "released"):  # before the balancer is stopped: what they still hold would delay that

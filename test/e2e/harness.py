@@ -97,6 +97,14 @@ def is_running(pid):
         return False
 
 
+def is_stopped(pid):
+    """By SIGSTOP."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def children_of(pid):
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -159,12 +167,18 @@ def unique_name():
     return f"test-{os.getpid()}-{next(_numbers)}"
 
 
+def web(backends, **pool):
+    """Settings of the pool `web`. Health checks are off unless `pool` has some."""
+    return {"web": {"backends": backends if isinstance(backends, list) else [backends], "health": "off", **pool}}
+
+
 class Balancer:
     """One instance on a free port, with a configuration made from `pools` and `config`.
 
-    lb.port         where it listens
-    lb.vbctl(...)   a document of `vbctl ... --json`
-    lb.log()        what it wrote to standard error so far
+    lb.port           where it listens
+    lb.vbctl(...)     a document of `vbctl ... --json`
+    lb.log()          what it wrote to standard error so far
+    lb.reload(...)    another configuration
     """
 
     def __init__(self, folder, pools, *, workers=1, config=None, name=None, port=None, wrapper=(), args=(), env=None,
@@ -172,12 +186,11 @@ class Balancer:
         self.program = BUILD / program
         self.name = name or unique_name()
         self.port = port or free_port()
-        self.workers = workers
         self.folder = Path(folder) / f"balancer-{next(_numbers)}"
         self.folder.mkdir()
         self.file = self.folder / "vibebalancer.yaml"
-        settings = {"listen": f"127.0.0.1:{self.port}", "pools": pools, **(config or {})}
-        self.file.write_text(to_yaml(settings) + "\n")
+        self.settings = {}
+        self.write_config(**{"listen": f"127.0.0.1:{self.port}", "workers": workers, "pools": pools, **(config or {})})
         self.segment = Path(f"/dev/shm/vibebalancer-{self.name}")
         self.control = Path(f"{self.segment}.sock")
         self.unclean = False  # set by a test after which there is no clean end to be judged
@@ -186,10 +199,17 @@ class Balancer:
         self._stderr = self.folder / "stderr"
         with open(self._stderr, "wb") as log, open(self.folder / "stdout", "wb") as stdout:
             self.process = subprocess.Popen(
-                [*wrapper, self.program, "-c", self.file, "--name", self.name, "--workers", str(workers),
-                 *args],
+                [*wrapper, self.program, "-c", self.file, "--name", self.name, *args],
                 stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr or log, env=self._environment(env or {}))
         self.pid = self.process.pid
+
+    def write_config(self, **settings):
+        """The file, with these in the place of what it had under their keys (None: nothing), at once as editors do."""
+        self.settings = {key: value for key, value in {**self.settings, **settings}.items() if value is not None}
+        self.workers = self.settings["workers"]
+        new = self.file.with_suffix(".new")
+        new.write_text(to_yaml(self.settings) + "\n")
+        new.replace(self.file)
 
     def _environment(self, extra):
         env = {**os.environ, **extra}
@@ -226,6 +246,14 @@ class Balancer:
             self._kill()
             print(f"---- {self.name}: standard error\n{self.log()[-8000:]}{self.reports()}")
 
+    def _is_ours(self, pid):
+        """A number may belong to somebody else meanwhile."""
+        try:
+            return is_running(pid) and (self.name in Path(f"/proc/{pid}/cmdline").read_text() or
+                                        os.readlink(f"/proc/{pid}/exe") == str(self.program))
+        except OSError:
+            return False
+
     def _kill(self):
         """After a failure, and after a test that killed it itself."""
         workers = [pid for pid in self._seen_workers if is_running(pid)]
@@ -234,12 +262,10 @@ class Balancer:
             os.kill(self.pid, signal.SIGKILL)
             self.process.kill()
             self.process.wait(TIMEOUT)
-        for pid in workers:
+        for pid in filter(self._is_ours, workers):
             try:
-                if self.name in Path(f"/proc/{pid}/cmdline").read_text() or os.readlink(f"/proc/{pid}/exe") == str(
-                        self.program):
-                    os.kill(pid, signal.SIGKILL)
-            except OSError:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
                 pass
         self.segment.unlink(missing_ok=True)
         self.control.unlink(missing_ok=True)
@@ -250,12 +276,12 @@ class Balancer:
 
     def stop(self, timeout=TIMEOUT):
         """A clean stop, unless the test has asked for it already: status 0, and nothing left behind."""
-        if not self._asked:
+        if not self._asked and self.process.poll() is None:
             self.ask_to_stop()
         self.wait(timeout)
         assert self.process.returncode == 0, f"status {self.process.returncode}\n{self.log()}"
         assert self.reports() == ""
-        assert [pid for pid in self._seen_workers if is_running(pid)] == [], "workers outlive their master"
+        assert [pid for pid in self._seen_workers if self._is_ours(pid)] == [], "workers outlive their master"
         assert not self.segment.exists(), "the segment file is left behind"
         assert not self.control.exists(), "the control socket is left behind"
 
@@ -264,6 +290,37 @@ class Balancer:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it did not end within {timeout} s\n{self.log()}") from None
+
+    def reload(self, **settings):
+        """vbctl reload, with these settings from now on; what it says."""
+        self.write_config(**settings)
+        result = run("vbctl", "--name", self.name, "reload")
+        assert result.returncode == 0 and result.stderr == "", (result, self.log())
+        self.worker_pids()
+        return result.stdout
+
+    def reload_in_vain(self, **settings):
+        """A reload that must be refused; the reason."""
+        self.write_config(**settings)
+        result = run("vbctl", "--name", self.name, "reload")
+        assert result.returncode == 1 and result.stdout == "", result
+        return result.stderr
+
+    def hup(self):
+        os.kill(self.pid, signal.SIGHUP)
+
+    @property
+    def generation(self):
+        return self.vbctl("status")["generation"]
+
+    def wait_generation(self, n):
+        eventually(lambda: self.generation == n, f"generation {n}:\n{self.log()}")
+        return self.wait_workers()
+
+    def wait_old_gone(self):
+        """Until all workers are of the generation that serves now."""
+        eventually(lambda: {row["generation"] for row in self.worker_rows()} == {self.generation},
+                   "workers of older generations are gone")
 
     def reports(self):
         """What sanitizers had to say about any of its processes."""

@@ -382,6 +382,14 @@ def test_json_says_the_same(balancer, backend):
     assert result.returncode == 1 and document["ok"] is False and document["message"] in result.stderr
 
 
+def test_a_pool_that_is_not_the_first_of_the_file(balancer, backend):
+    """What the file says of a pool is found by its name."""
+    lb = balancer(backend(), config={"pools": {
+        "a": {"backends": [backend()]}, "b": {"backends": [backend()], "health": {"port": free_port()}}}})
+    assert "means nothing for a unix socket" in refused(lb, "add", "b", "unix:/tmp/s")
+    assert do(lb, "add", "a", "unix:/tmp/s") == "a/unix:/tmp/s added"
+
+
 def test_each_change_is_one_line_in_the_log(balancer, backend):
     lb = balancer(named([backend()]))
     for words in (("drain", "web/b1"), ("drain", "web/b1"), ("drain", "web/x"), ("weight", "web/b1", "1"),
@@ -402,6 +410,70 @@ def test_nothing_is_changed_any_more_while_it_stops(balancer, backend):
         lb.wait_log("finishing requests")
         assert "is stopping" in refused(lb, "drain", "web/b1")
         there.released.set()
+
+
+# ---- stopping --------------------------------------------------------------------------------------------------------
+
+
+def test_stop_finishes_requests_and_returns_when_all_is_over(balancer, backend, workers):
+    gate = threading.Event()
+    there = backend(gated(gate))
+    lb = balancer(named([there]), workers=workers)
+    with Client(lb.port) as client:
+        client.start("GET", "/slow")
+        there.wait_requests(1)
+        waiting = subprocess.Popen([BUILD / "vbctl", "--name", lb.name, "stop"], stdout=subprocess.PIPE, text=True)
+        assert waiting.stdout.readline() == f"{lb.name} finishes requests and stops, within 30.0 s\n"
+        lb.wait_log("finishing requests")
+        assert waiting.poll() is None and lb.process.poll() is None, "it waits"
+        gate.set()
+        assert client.response().body == b"/slow"
+    assert waiting.communicate(timeout=20)[0] == f"{lb.name} has stopped\n" and waiting.returncode == 0
+    assert lb.wait() == 0 and not lb.segment.exists() and not lb.control.exists()
+    assert lb.name in refused(lb, "stop")
+
+
+def test_two_who_stop_it_lose_no_request(balancer, backend):
+    """Two signals would: it is to be asked for, with --now."""
+    gate = threading.Event()
+    there = backend(gated(gate))
+    lb = balancer(named([there]))
+    with Client(lb.port) as client:
+        client.start("GET", "/slow")
+        there.wait_requests(1)
+        os.kill(lb.pid, signal.SIGSTOP)  # all of them shall come at once
+        stops = [subprocess.Popen([BUILD / "vbctl", "--name", lb.name, "stop", "--json"], stdout=subprocess.PIPE)
+                 for _ in range(5)]
+        eventually(lambda: len(requests_waiting(lb)) == 5, "5 requests")
+        os.kill(lb.pid, signal.SIGCONT)
+        assert len(lb.wait_log("vbctl: stop", 5)) == 5
+        gate.set()
+        assert client.response().body == b"/slow"
+    said = [json.loads(stop.communicate(timeout=20)[0]) for stop in stops]
+    assert said == [{"ok": True, "message": f"{lb.name} has stopped"}] * 5
+    assert lb.wait() == 0
+
+
+def requests_waiting(lb):
+    """Connections to the control socket, as the kernel knows them."""
+    with open("/proc/net/unix") as table:
+        return [line for line in table if line.rstrip().endswith(str(lb.control)) and line.split()[5] in ("02", "03")]
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_stop_now_does_not_wait_for_requests(balancer, backend, asked_before):
+    there = backend(hang)
+    lb = balancer(named([there]), workers=2)
+    with Client(lb.port) as client:
+        client.start("GET", "/")
+        there.wait_requests(1)
+        if asked_before:
+            lb.ask_to_stop()
+            lb.wait_log("finishing requests")
+        assert do(lb, "stop", "--now") == f"{lb.name} stops now\n{lb.name} has stopped"
+        assert lb.wait() == 0
+        assert client.is_closed()
+    lb.wait_log("stopping now")
 
 
 # ---- the socket ------------------------------------------------------------------------------------------------------
@@ -466,13 +538,13 @@ def test_garbage_does_not_disturb(balancer, backend):
     lb = balancer(named([backend()]), workers=2)
     rng = random.Random(7)
     for request in (b"", b"\0", b"\0" * 8, b"\0" * 9, b"drain", b"drain\0", b"drain\0web/b1\0x\0", b"nonsense\0web/b1\0",
-                    b"add\0web\0\0", b"weight\0web/b1\0" + b"9" * 4000 + b"\0", b"x" * 4096, b"x" * 4095 + b"\0",
+                    b"add\0web\0\0", b"reload\0x\0", b"stop\0later\0", b"weight\0web/b1\0" + b"9" * 4000 + b"\0", b"x" * 4096, b"x" * 4095 + b"\0",
                     b"drain\0" + b"y" * 100000, *(rng.randbytes(rng.randrange(1, 6000)) for _ in range(30))):
         with connect(lb) as sock:
             answer = answer_to(sock, request)
             assert answer[:1] in (b"1", b""), (request[:40], answer)
             assert answer[:1] == b"1" or len(request) > 4096, (request[:40], answer)
-            assert answer.isascii() and len(answer) <= 1024
+            assert answer.isascii() and len(answer) <= 4096
     for request in (b"", b"dra", b"drain\0web/b1"):
         connect(lb).close()
         with connect(lb) as sock:
@@ -631,3 +703,52 @@ def test_what_is_in_flight_finishes_when_its_backend_goes_and_comes_back(balance
         assert [get(lb.port).text for _ in range(20)] == ["one"] * 20
         gate.set()
         assert client.response().text == "two"
+
+
+# ---- vbctl and its master --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answering(balancer, backend, tmp_path):
+    """vbctl, asking a master that reads the request and answers these bytes."""
+    path = tmp_path / "control"
+    lb = balancer(named([backend()]), config={"admin": {"socket": path}})
+    path.unlink()  # from now on it is ours
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(8)
+        listener.settimeout(20)
+
+        def ask(answer, *args):
+            asking = subprocess.Popen([BUILD / "vbctl", "--name", lb.name, *args], stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE, text=True)
+            sock, _ = listener.accept()
+            with sock:
+                request = sock.makefile("rb").read()
+                assert request == b"reload\0"
+                assert asking.poll() is None, "it waits"
+                sock.sendall(answer)
+            out, err = asking.communicate(timeout=20)
+            return asking.returncode, out, err
+        yield ask
+
+
+def test_reload_prints_what_the_master_says_of_it(answering):
+    said = "reloaded: generation 3, 4 workers, 2 pools"
+    assert answering(b"0" + said.encode(), "reload") == (0, f"{said}\n", "")
+    code, out, err = answering(b"0" + said.encode(), "reload", "--json")
+    assert (code, json.loads(out), err) == (0, {"ok": True, "message": said}, "")
+
+
+def test_reload_prints_all_errors_of_the_file(answering):
+    lines = [f"/etc/vb.yaml:{i}:5: unknown key `helth`; did you mean `health`?" for i in range(1, 51)]
+    code, out, err = answering(b"1" + "\n".join(lines).encode(), "reload")
+    assert (code, out) == (1, "") and err.splitlines() == ["vbctl: refused:", *lines]
+    code, out, _ = answering(b"1" + "\n".join(lines).encode(), "reload", "--json")
+    assert (code, json.loads(out)) == (1, {"ok": False, "message": "\n".join(lines)})
+    assert answering(f"1{lines[0]}".encode(), "reload") == (1, "", f"vbctl: {lines[0]}\n")
+
+
+def test_reload_says_when_the_master_dies(answering):
+    code, out, err = answering(b"", "reload")
+    assert (code, out) == (1, "") and "broke off without an answer" in err and len(err.splitlines()) == 1

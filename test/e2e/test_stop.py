@@ -89,6 +89,7 @@ def test_a_second_signal_cuts(balancer, backend):
         there.wait_requests(1)
         lb.ask_to_stop()
         eventually(lambda: is_refused(lb.port), "it stops")
+        eventually(lambda: len(children_of(lb.pid)) == 1, "the worker without a client has gone")  # not cut at its exit
         lb.ask_to_stop()
         lb.wait(10)
     assert not lb.segment.exists()

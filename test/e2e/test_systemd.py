@@ -136,7 +136,11 @@ def setting(name):
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path):
     unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace(setting("ExecStart").split()[0], str(BUILD / "vibebalancer")))
+    text = UNIT.read_text()
+    for line in ("ExecStart", "ExecReload"):
+        program = setting(line).split()[0]
+        text = text.replace(program, str(BUILD / Path(program).name))
+    unit.write_text(text)
     result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True,
                             timeout=TIMEOUT)
     if "Failed to" in result.stderr and unit.name not in result.stderr:

@@ -13,7 +13,8 @@ from harness import BUILD, Client, at_once, eventually, get, hang, reply, reset,
 
 COMMANDS = ["status", "stats", "backends", "workers"]
 CHANGES = [["drain", "web/b"], ["drain", "web/b", "--wait"], ["ready", "web/b"], ["maint", "web/b"],
-           ["weight", "web/b", "2"], ["add", "web", "127.0.0.1:1"], ["remove", "web/b", "--wait"]]
+           ["weight", "web/b", "2"], ["add", "web", "127.0.0.1:1"], ["remove", "web/b", "--wait"], ["reload"], ["stop"],
+           ["stop", "--now"]]
 
 
 def vbctl(lb, *args):
@@ -57,9 +58,13 @@ def test_the_published_keys_are_there(balancer, backend):
     lb = balancer(backend(), workers=2)
     status, rows, workers = lb.vbctl("status"), lb.vbctl("backends")["backends"], lb.worker_rows()
     assert {"name", "state", "pid", "workers", "connections", "in_flight", "requests", "errors"} <= status.keys()
+    assert {key: status[key] for key in status if "reload" in key} == {
+        "reloads": 0, "reloads_failed": 0, "last_reload_ok": None, "last_reload_age_s": None, "last_reload_error": None}
+    assert status["generation"] == 1 and "reload" not in vbctl(lb, "status").stdout
     assert {"pool", "name", "address", "state", "health", "weight", "in_flight", "requests", "errors", "retries",
             "p50_ms", "p99_ms"} <= rows[0].keys()
     assert all({"index", "pid", "connections", "requests"} <= row.keys() for row in workers)
+    assert [(row["generation"], row["state"]) for row in workers] == [(1, "ready")] * 2
     assert {"configured", "configured_weight", "last_checks", "ejected", "ejected_for_s", "ejections",
             "failures_in_a_row", "last_request_failure", "announced_idle_ms", "learned_idle_ms"} <= rows[0].keys()
     assert status["changes"] == [] and "changes" not in vbctl(lb, "status").stdout
@@ -232,13 +237,13 @@ def test_another_segment_path(balancer, backend, tmp_path):
 
 def test_a_garbage_segment_is_survived(balancer, backend, tmp_path):
     """Nothing in a segment is trusted: damaged ones are refused or read, never crashed on, never waited for."""
-    lb = balancer([backend() for _ in range(3)], workers=2)
+    lb = balancer([backend() for _ in range(3)], workers=2, config={"segment": {"backends": 8}})
     get(lb.port)
     good = lb.segment.read_bytes()
     rng = random.Random(1)
     flipped = bytearray(good)
     for _ in range(200):
-        flipped[rng.randrange(64, len(good))] ^= 1 << rng.randrange(8)
+        flipped[rng.randrange(128, 1 << 14)] ^= 1 << rng.randrange(8)  # rows in use are there; then come holes
     head = bytearray(good)
     for i in range(8, 256):
         head[i] = 0xff
@@ -267,7 +272,9 @@ def test_a_garbage_segment_is_survived(balancer, backend, tmp_path):
 def test_a_wrong_command_line_is_refused():
     for args in ([], ["nonsense"], ["status", "extra"], ["--nonsense", "status"], ["drain"], ["drain", "web/b", "x"],
                  ["weight", "web/b"], ["weight", "web/b", "1", "2"], ["add", "web"], ["add", "web", "h:1", "1", "2"],
-                 ["remove"], ["status", "--wait"], ["ready", "web/b", "--wait"], ["drain", "web/b", "--wait=1"]):
+                 ["remove"], ["status", "--wait"], ["ready", "web/b", "--wait"], ["drain", "web/b", "--wait=1"],
+                 ["reload", "x"], ["reload", "--wait"], ["reload", "--now"], ["stop", "x"], ["stop", "now"],
+                 ["stop", "--wait"], ["status", "--now"]):
         result = run("vbctl", *args)
         assert result.returncode == 2 and result.stdout == "" and result.stderr != "", args
 
@@ -275,7 +282,8 @@ def test_a_wrong_command_line_is_refused():
 def test_help_lists_all_commands_with_their_arguments():
     text = run("vbctl", "--help").stdout
     for words in ("status ", "backends [POOL] ", "drain POOL/BACKEND ", "ready POOL/BACKEND ", "maint POOL/BACKEND ",
-                  "weight POOL/BACKEND N ", "add POOL ADDRESS [WEIGHT] ", "remove POOL/BACKEND ", "--wait "):
+                  "weight POOL/BACKEND N ", "add POOL ADDRESS [WEIGHT] ", "remove POOL/BACKEND ", "reload ", "stop [--now] ",
+                  "--wait ", "--now "):
         assert f"\n  {words}" in text, words
     assert max(len(line) for line in text.splitlines()) <= 120
     assert "did you mean 'drain'" in run("vbctl", "drian", "web/b").stderr

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import Client, Load, at_once, children_of, eventually, get, hang, is_running, reply, run
+from harness import (Client, Load, at_once, children_of, eventually, get, hang, is_running, is_stopped, reply, run)
 
 KILLING = r"worker (\d+) \(pid (\d+)\) has not moved for (\d+\.\d) s; (.*): killing it"
 LIMIT = {"watchdog": "1s"}
@@ -55,10 +55,6 @@ def is_worker(pid):
         return is_running(pid) and Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:2] == [b"worker"]
     except OSError:
         return False
-
-
-def is_stopped(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def row_of(lb, pid):

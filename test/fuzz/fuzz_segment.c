@@ -24,15 +24,17 @@ static void remove_file(void)
 
 static void make_proper(void)
 {
-    static const struct vb_shm_capacity cap = {.workers = 2, .backends = 2, .count_ips = 1};
+    static const struct vb_shm_capacity cap = {.workers = 2, .backends = 2};
     struct vb_shm *shm = NULL;
     struct vb_error err;
     snprintf(path, sizeof(path), "/dev/shm/vb-fuzz-%d", (int)getpid());
     int r = vb_shm_create(&shm, path, "fuzz", cap, &err);
     assert(r == 0);
     assert(vb_shm_add_pool(shm, &(struct vb_pool_spec){"web", "round_robin", 0, 50}) == 0);
-    assert(vb_shm_claim_worker(shm, 0, 1) == 0);
-    assert(vb_shm_add_backend(shm, 0, &(struct vb_backend_spec){"b1", "127.0.0.1:1", 1, true, VB_HEALTH_UNKNOWN}) == 0);
+    assert(vb_shm_claim_worker(shm, 0, 1, true) == 0);
+    assert(vb_shm_add_backend(
+               shm, 0,
+               &(struct vb_backend_spec){"b1", "127.0.0.1:1", 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false}) == 0);
     vb_shm_publish(shm);
     proper_size = vb_shm_size(cap);
     proper = exact_copy(vb_shm_header(shm), proper_size);
@@ -92,12 +94,14 @@ static void read_all(const struct vb_shm *shm)
         if (vb_shm_read_health(shm, i, &record))
             vb_shm_text(text, sizeof(text), record.reason, sizeof(record.reason));
     }
-    for (unsigned i = 0; i < cap.workers; i++) {
+    for (unsigned i = 0; i < vb_shm_slots(shm); i++) {
         const struct vb_shm_worker *worker = vb_shm_worker(shm, i);
         assert(vb_worker_state_name(worker->state) != NULL);
         vb_shm_text(text, sizeof(text), worker->request, sizeof(worker->request));
     }
-    assert(vb_instance_state_name(vb_shm_header(shm)->state) != NULL);
+    const struct vb_shm_header *header = vb_shm_header(shm);
+    assert(vb_instance_state_name(header->state) != NULL);
+    vb_shm_text(text, sizeof(text), header->reload_text, sizeof(header->reload_text));
     vb_shm_alive(shm);
     vb_shm_memory(shm);
 }

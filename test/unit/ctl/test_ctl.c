@@ -83,8 +83,51 @@ static void what_is_no_answer_is_none(void **state)
     assert_int_equal(ctl_unpack_answer("", 0, &answer), -EBADMSG);
     assert_int_equal(ctl_unpack_answer("2x", 2, &answer), -EBADMSG);
     assert_int_equal(ctl_unpack_answer(longer, sizeof(longer), &answer), -EBADMSG);
-    assert_int_equal(ctl_unpack_answer("1\x1b[31m\n", 7, &answer), 0);
-    assert_string_equal(answer.text, "?[31m?");
+    assert_int_equal(ctl_unpack_answer("1\x1b[31m\r\n", 8, &answer), 0);
+    assert_string_equal(answer.text, "?[31m?\n");
+}
+
+static void lines_arrive_as_they_were(void **state)
+{
+    struct vb_ctl_answer answer, copy;
+    char bytes[VB_CTL_TEXT_MAX];
+    vb_ctl_refuse_lines(&answer, "vb.yaml:1:2: one\nvb.yaml:3:4: two\n");
+    assert_int_equal(ctl_unpack_answer(bytes, vb_ctl_pack_answer(bytes, &answer), &copy), 0);
+    assert_false(copy.done);
+    assert_string_equal(copy.text, "vb.yaml:1:2: one\nvb.yaml:3:4: two");
+    vb_ctl_refuse_lines(&answer, "");
+    assert_string_equal(answer.text, "");
+}
+
+/* `n` lines of `length` bytes, newlines counted. */
+static const char *make_lines(unsigned n, size_t length)
+{
+    static char text[4 * VB_CTL_TEXT_MAX];
+    assert_true(n * length < sizeof(text));
+    for (size_t i = 0; i < n * length; i++)
+        text[i] = (i + 1) % length == 0 ? '\n' : 'x';
+    text[n * length] = '\0';
+    return text;
+}
+
+static void lines_are_whole_and_the_rest_is_counted(void **state)
+{
+    struct vb_ctl_answer answer;
+    vb_ctl_refuse_lines(&answer, make_lines(VB_CTL_TEXT_MAX / 64, 64));
+    assert_int_equal(strlen(answer.text), VB_CTL_TEXT_MAX - 1);
+    assert_null(strstr(answer.text, "more"));
+    for (size_t length = 2; length < 300; length++) {
+        unsigned n = VB_CTL_TEXT_MAX / (unsigned)length + 3, kept = 0;
+        char end[32];
+        vb_ctl_refuse_lines(&answer, make_lines(n, length));
+        for (const char *at = answer.text; (at = strchr(at, '\n')) != NULL; at++)
+            assert_int_equal((size_t)(at + 1 - answer.text), ++kept * length);
+        snprintf(end, sizeof(end), "and %u more lines", n - kept);
+        assert_string_equal(strrchr(answer.text, '\n') + 1, end);
+        assert_true(strlen(answer.text) + length + 16 > VB_CTL_TEXT_MAX); /* no room is left unused */
+    }
+    vb_ctl_refuse_lines(&answer, make_lines(1, 2 * VB_CTL_TEXT_MAX));
+    assert_int_equal(strlen(answer.text), VB_CTL_TEXT_MAX - 1);
 }
 
 /* ---- calls --------------------------------------------------------------------------------------------------------*/
@@ -237,6 +280,8 @@ int main(void)
         cmocka_unit_test(too_much_is_not_sent),
         cmocka_unit_test(an_answer_arrives_as_it_was),
         cmocka_unit_test(what_is_no_answer_is_none),
+        cmocka_unit_test(lines_arrive_as_they_were),
+        cmocka_unit_test(lines_are_whole_and_the_rest_is_counted),
         TEST(it_is_asked_and_answers),
         TEST(broken_masters_are_no_answer),
         TEST(a_master_that_says_nothing_is_not_waited_for),

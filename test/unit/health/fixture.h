@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -47,7 +48,7 @@ struct fixture {
     struct vb_conf *conf;
     struct vb_shm *shm;
     struct vb_health *health;
-    vb_u32 first_rounds;
+    vb_u32 looks; /* how often `looked` was called */
 };
 
 /* ---- the resolver: libuv calls these instead of the system's ------------------------------------------------------*/
@@ -120,10 +121,10 @@ static inline unsigned times_asked(void)
 
 /* ---- segment and thread -------------------------------------------------------------------------------------------*/
 
-static inline void note_first_round(void *arg)
+static inline void note_look(void *arg)
 {
     struct fixture *f = arg;
-    atomic_fetch_add(&f->first_rounds, 1);
+    atomic_fetch_add(&f->looks, 1);
 }
 
 static inline int setup(void **state)
@@ -144,6 +145,9 @@ static inline int setup(void **state)
         fail_msg("%s", err.text);
     for (unsigned i = 0; i < VB_ARRAY_SIZE(pools); i++)
         assert_int_equal(vb_shm_add_pool(f->shm, &(struct vb_pool_spec){pools[i], "round_robin", 0, 50}), (int)i);
+    assert_int_equal(vb_health_open(&f->health, f->shm, note_look, f), 0);
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(pools); i++)
+        assert_int_equal(vb_health_set_rules(f->health, i, &f->conf->pools[i].health), 0);
     *state = f;
     return 0;
 }
@@ -163,13 +167,13 @@ static inline int teardown(void **state)
 
 static inline void start(struct fixture *f)
 {
-    assert_int_equal(vb_health_start(&f->health, f->shm, f->conf, note_first_round, f), 0);
+    assert_int_equal(vb_health_start(f->health), 0);
 }
 
 static inline unsigned add_as(struct fixture *f, unsigned pool, const char *name, const char *address,
                               enum vb_health_state health)
 {
-    struct vb_backend_spec spec = {name, address, 1, false, health};
+    struct vb_backend_spec spec = {name, address, 1, false, health, VB_ADMIN_READY, false};
     int slot = vb_shm_add_backend(f->shm, pool, &spec);
     assert_true(slot >= 0);
     return (unsigned)slot;
@@ -194,7 +198,7 @@ static inline unsigned health_of(const struct fixture *f, unsigned slot)
 static inline struct vb_health_record record_of(const struct fixture *f, unsigned slot)
 {
     struct vb_health_record record;
-    assert_true(vb_shm_read_health(f->shm, slot, &record));
+    WAIT_UNTIL(vb_shm_read_health(f->shm, slot, &record)); /* the thread may have lost its CPU in the middle */
     return record;
 }
 
@@ -277,11 +281,18 @@ static inline unsigned accept_all(const struct server *server)
     return n;
 }
 
-/* That of one who is well, to the check that came over this connection. */
+/* To the check that came over this connection: status and reason. */
+static inline void answer_with(int connection, const char *status)
+{
+    char response[64];
+    int n = snprintf(response, sizeof(response), "HTTP/1.1 %s\r\n\r\n", status);
+    assert_int_equal(write(connection, response, (size_t)n), n);
+}
+
+/* Of one who is well. */
 static inline void answer(int connection)
 {
-    static const char response[] = "HTTP/1.1 200 OK\r\n\r\n";
-    assert_int_equal(write(connection, response, sizeof(response) - 1), sizeof(response) - 1);
+    answer_with(connection, "200 OK");
 }
 
 #endif

@@ -25,7 +25,7 @@ static void one_that_comes_is_down_until_its_first_result(void **state)
     struct fixture *f = *state;
     struct server silent = listening();
     start(f);
-    unsigned slot = add_as(f, HTTP, "a", silent.address, VB_HEALTH_UNKNOWN); /* whatever it was taken for */
+    unsigned slot = add(f, HTTP, "a", silent.address);
     vb_health_update(f->health);
     int connection = accept_one(&silent);
     assert_int_equal(health_of(f, slot), VB_HEALTH_DOWN);
@@ -38,20 +38,40 @@ static void one_that_comes_is_down_until_its_first_result(void **state)
     close(silent.fd);
 }
 
-static void at_the_start_a_backend_is_used_before_its_first_result(void **state)
+static void one_that_is_trusted_is_used_before_its_first_result(void **state)
 {
     struct fixture *f = *state;
-    struct server silent = listening();
-    unsigned slot = add_as(f, HTTP, "a", silent.address, VB_HEALTH_UNKNOWN);
+    struct server silent[] = {listening(), listening(), listening()};
+    static const enum vb_health_state taken_for[] = {VB_HEALTH_UNKNOWN, VB_HEALTH_UNKNOWN, VB_HEALTH_UNCHECKED};
+    for (unsigned i = 0; i < 3; i++) { /* at the start, and later */
+        char name[] = {(char)('a' + i), '\0'};
+        unsigned slot = add_as(f, HTTP, name, silent[i].address, taken_for[i]);
+        if (i == 0)
+            start(f);
+        else
+            vb_health_update(f->health);
+        int connection = accept_one(&silent[i]);
+        assert_int_equal(health_of(f, slot), VB_HEALTH_UNKNOWN);
+        assert_true(says(f, slot, ""));
+        answer_with(connection, "503 No");
+        WAIT_UNTIL(health_of(f, slot) == VB_HEALTH_DOWN); /* the first result alone decides */
+        assert_int_equal(record_of(f, slot).checks, 1);
+        close(connection);
+        close(silent[i].fd);
+    }
+}
+
+static void one_that_is_trusted_is_down_until_its_name_resolves(void **state)
+{
+    struct fixture *f = *state;
+    resolve_to("127.0.0.1", true);
     start(f);
-    int connection = accept_one(&silent);
-    assert_int_equal(health_of(f, slot), VB_HEALTH_UNKNOWN);
-    assert_int_equal(f->first_rounds, 0);
-    answer(connection);
-    WAIT_UNTIL(health_of(f, slot) == VB_HEALTH_UP);
-    WAIT_UNTIL(f->first_rounds == 1);
-    close(connection);
-    close(silent.fd);
+    unsigned slot = add_as(f, HTTP, "a", "name:1", VB_HEALTH_UNKNOWN);
+    vb_health_update(f->health);
+    WAIT_UNTIL(health_of(f, slot) == VB_HEALTH_DOWN);
+    assert_true(says(f, slot, "its name has not been resolved yet"));
+    resolve_to("127.0.0.1", false);
+    WAIT_UNTIL(says(f, slot, "connection refused"));
 }
 
 static void a_name_is_down_until_it_resolves(void **state)
@@ -304,36 +324,114 @@ static void a_drained_backend_is_checked_as_before(void **state)
     close(there.fd);
 }
 
-/* ---- the first round ----------------------------------------------------------------------------------------------*/
+/* ---- the first look -----------------------------------------------------------------------------------------------*/
 
-static void with_nothing_to_check_the_first_round_is_over_at_once(void **state)
+static void with_nothing_to_look_at_each_update_is_answered(void **state)
 {
     struct fixture *f = *state;
+    assert_false(vb_health_has_looked(f->health));
     start(f);
-    WAIT_UNTIL(f->first_rounds == 1);
+    WAIT_UNTIL(f->looks == 1);
+    assert_true(vb_health_has_looked(f->health));
+    for (unsigned i = 2; i < 20; i++) {
+        vb_health_update(f->health);
+        WAIT_UNTIL(f->looks == i && vb_health_has_looked(f->health));
+    }
 }
 
-static void the_first_round_waits_for_nobody_who_went_or_rests(void **state)
+static void who_is_there_is_waited_for(void **state)
 {
     struct fixture *f = *state;
     struct server silent = listening(), there = listening();
-    unsigned gone = add_as(f, HTTP, "gone", silent.address, VB_HEALTH_UNKNOWN),
-             resting = add_as(f, HTTP, "resting", silent.address, VB_HEALTH_UNKNOWN),
-             checked = add_as(f, SLOW, "checked", there.address, VB_HEALTH_UNKNOWN);
+    add_as(f, HTTP, "a", silent.address, VB_HEALTH_UNKNOWN);
     start(f);
-    WAIT_UNTIL(health_of(f, checked) == VB_HEALTH_UP);
-    vb_shm_remove_backend(f->shm, gone);
-    unsigned late = add(f, FAST, "late", there.address);
+    int first = accept_one(&silent);
+    unsigned late = add_as(f, HTTP, "late", silent.address, VB_HEALTH_UNKNOWN),
+             clock = add(f, FAST, "clock", there.address);
+    vb_shm_set_admin(f->shm, late, VB_ADMIN_DRAIN); /* of a configuration that is still being tried */
     vb_health_update(f->health);
-    wait_checks(f, late, 3);
-    assert_int_equal(f->first_rounds, 0);
-    set_admin(f, resting, VB_ADMIN_MAINT);
-    WAIT_UNTIL(f->first_rounds == 1);
-    set_admin(f, resting, VB_ADMIN_READY);
-    wait_checks(f, late, 3);
-    assert_int_equal(f->first_rounds, 1);
+    int second = accept_one(&silent);
+    wait_checks(f, clock, 3);
+    answer(first);
+    wait_checks(f, clock, 3);
+    assert_int_equal(f->looks, 0);
+    assert_false(vb_health_has_looked(f->health));
+    answer(second);
+    WAIT_UNTIL(f->looks == 1);
+    assert_true(vb_health_has_looked(f->health));
+    vb_health_update(f->health); /* each further one is answered too */
+    WAIT_UNTIL(f->looks == 2 && vb_health_has_looked(f->health));
+    close(first);
+    close(second);
     close(silent.fd);
     close(there.fd);
+}
+
+/* One that went, one that rests, and one that cannot be checked. */
+static void nobody_waits_for_a_result_that_will_not_come(void **state)
+{
+    struct fixture *f = *state;
+    struct server silent = listening();
+    unsigned gone = add_as(f, HTTP, "gone", silent.address, VB_HEALTH_UNKNOWN),
+             resting = add_as(f, HTTP, "resting", silent.address, VB_HEALTH_UNKNOWN);
+    start(f);
+    close(accept_one(&silent)); /* a failure: that is a result too */
+    close(accept_one(&silent));
+    WAIT_UNTIL(f->looks == 1);
+    vb_shm_remove_backend(f->shm, gone);
+    unsigned other = add(f, HTTP, "other", silent.address);
+    vb_health_update(f->health);
+    int connection = accept_one(&silent);
+    vb_shm_remove_backend(f->shm, other);
+    add(f, HTTP, "bad", "no address");
+    vb_health_update(f->health);
+    WAIT_UNTIL(f->looks == 2 && vb_health_has_looked(f->health));
+    set_admin(f, resting, VB_ADMIN_MAINT);
+    WAIT_UNTIL(f->looks == 3 && vb_health_has_looked(f->health));
+    close(connection);
+    close(silent.fd);
+}
+
+/* After it nothing is known. */
+static void who_comes_back_from_maintenance_is_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    struct server silent = listening(), there = listening();
+    unsigned a = add_as(f, HTTP, "a", silent.address, VB_HEALTH_UNKNOWN);
+    start(f);
+    int connection = accept_one(&silent);
+    set_admin(f, a, VB_ADMIN_MAINT);
+    WAIT_UNTIL(f->looks == 1 && vb_health_has_looked(f->health));
+    close(connection);
+    set_admin(f, a, VB_ADMIN_READY);
+    connection = accept_one(&silent);
+    assert_int_equal(f->looks, 1);
+    answer(connection);
+    WAIT_UNTIL(f->looks == 2 && vb_health_has_looked(f->health));
+    close(connection);
+    close(silent.fd);
+    close(there.fd);
+}
+
+/* ---- beginning and end --------------------------------------------------------------------------------------------*/
+
+static void what_was_never_started_can_be_stopped(void **state)
+{
+    struct fixture *f = *state;
+    vb_health_update(f->health);
+    assert_true(vb_health_stop(&f->health));
+    assert_null(f->health);
+    assert_true(vb_health_stop(&f->health));
+}
+
+static void what_could_not_start_can_be_stopped(void **state)
+{
+    struct fixture *f = *state;
+    add_as(f, SLOW, "good", "127.0.0.1:1", VB_HEALTH_UNKNOWN);
+    add_as(f, SLOW, "bad", "no address", VB_HEALTH_UNKNOWN);
+    assert_int_equal(vb_health_start(f->health), -EINVAL);
+    assert_true(vb_health_stop(&f->health));
+    assert_int_equal(f->looks, 0);
 }
 
 /* ---- what else a result does --------------------------------------------------------------------------------------*/
@@ -431,7 +529,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(one_that_comes_is_probed_at_once),
         TEST(one_that_comes_is_down_until_its_first_result),
-        TEST(at_the_start_a_backend_is_used_before_its_first_result),
+        TEST(one_that_is_trusted_is_used_before_its_first_result),
+        TEST(one_that_is_trusted_is_down_until_its_name_resolves),
         TEST(a_name_is_down_until_it_resolves),
         TEST(without_checks_an_address_is_used_at_once),
         TEST(one_that_cannot_be_checked_is_down),
@@ -443,8 +542,12 @@ int main(void)
         TEST(after_maintenance_the_first_result_decides),
         TEST(maintenance_without_checks),
         TEST(a_drained_backend_is_checked_as_before),
-        TEST(with_nothing_to_check_the_first_round_is_over_at_once),
-        TEST(the_first_round_waits_for_nobody_who_went_or_rests),
+        TEST(with_nothing_to_look_at_each_update_is_answered),
+        TEST(who_is_there_is_waited_for),
+        TEST(nobody_waits_for_a_result_that_will_not_come),
+        TEST(who_comes_back_from_maintenance_is_waited_for),
+        TEST(what_was_never_started_can_be_stopped),
+        TEST(what_could_not_start_can_be_stopped),
         TEST(who_comes_up_again_is_forgiven),
         TEST(a_name_that_resolves_no_more_keeps_its_address),
         TEST(a_name_that_moves_is_still_the_same_backend),

@@ -198,6 +198,19 @@ static void a_change_is_followed_by_the_next_pick(void **state)
     assert_int_equal(pick(f, 0), 0);
 }
 
+/* The segment may have that of the next configuration already. */
+static void a_worker_goes_by_the_policy_of_its_own_configuration(void **state)
+{
+    struct fixture *f = *state;
+    struct vb_lb *lb = NULL;
+    open_pool(f, "round_robin", (unsigned[]){1, 1}, 2);
+    vb_shm_in_flight(f->shm, WORKERS - 1)[0] = 5;
+    assert_int_equal(vb_lb_open(&lb, f->shm, 0, 0, "least_conn"), 0);
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(vb_lb_pick(lb, &none_tried, NOW), 1);
+    vb_lb_close(&lb);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -214,6 +227,7 @@ int main(void)
         TEST(workers_do_not_herd),
         TEST(what_a_dead_worker_had_in_flight_is_forgotten),
         TEST(a_change_is_followed_by_the_next_pick),
+        TEST(a_worker_goes_by_the_policy_of_its_own_configuration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

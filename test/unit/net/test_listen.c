@@ -3,6 +3,7 @@
 
 #include <netinet/tcp.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "vb/addr.h"
 #include "vb/listen.h"
@@ -19,14 +20,19 @@ static struct sockaddr_in6 address_6(struct in6_addr ip, uint16_t port)
     return (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = ip};
 }
 
-static int open_one(int *fds, unsigned n, const void *address, struct vb_error *err)
+static int open_beside(int joins, int *fds, unsigned n, const void *address, struct vb_error *err)
 {
     char text[VB_ADDR_TEXT_MAX];
     const struct sockaddr *any = address;
     vb_addr_format(text, sizeof(text), any);
     err->text[0] = '\0';
-    return vb_listen_open(
-        fds, n, any, any->sa_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6), text, err);
+    socklen_t length = any->sa_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+    return vb_listen_open(fds, n, joins, any, length, text, err);
+}
+
+static int open_one(int *fds, unsigned n, const void *address, struct vb_error *err)
+{
+    return open_beside(-1, fds, n, address, err);
 }
 
 static void open_good(int *fds, unsigned n, const void *address)
@@ -202,6 +208,172 @@ static void a_restart_can_listen_at_once(void **state)
     close_all(fds, 1);
 }
 
+/* ---- starting at the same time, as several processes ------------------------------------------------------------- */
+
+/* Waits for the gun, tries, reports, and if it won listens until all have tried. */
+static void starter(uint16_t port, int gun, int done, int end)
+{
+    struct sockaddr_in address = loopback(port);
+    struct vb_error err;
+    char byte;
+    int fds[SOCKETS];
+    if (read(gun, &byte, 1) != 0)
+        _exit(2);
+    int r = open_one(fds, SOCKETS, &address, &err);
+    byte = r == 0 ? 'W' : r == -EADDRINUSE ? 'B' : 'X';
+    if (write(done, &byte, 1) != 1 || read(end, &byte, 1) != 0)
+        _exit(2);
+    _exit(0);
+}
+
+static unsigned winners_of_a_race(unsigned starters)
+{
+    int gun[2], done[2], end[2];
+    uint16_t port = free_port();
+    unsigned won = 0;
+    pid_t pids[8];
+    assert_int_equal(pipe(gun) | pipe(done) | pipe(end), 0);
+    for (unsigned i = 0; i < starters; i++) {
+        pids[i] = fork();
+        assert_true(pids[i] >= 0);
+        if (pids[i] == 0) {
+            close(gun[1]);
+            close(end[1]);
+            starter(port, gun[0], done[1], end[0]);
+        }
+    }
+    close(gun[1]);
+    for (unsigned i = 0; i < starters; i++) {
+        char byte = 0;
+        assert_int_equal(read(done[0], &byte, 1), 1);
+        assert_int_not_equal(byte, 'X');
+        won += byte == 'W';
+    }
+    close(end[1]);
+    for (unsigned i = 0; i < starters; i++) {
+        int status;
+        assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+        assert_int_equal(status, 0);
+    }
+    close(gun[0]);
+    close(done[0]);
+    close(done[1]);
+    close(end[0]);
+    return won;
+}
+
+/* None, where they meet in the middle of it: then both are told so. */
+static void of_many_starters_at_most_one_wins(void **state)
+{
+    unsigned won = 0;
+    for (unsigned round = 0; round < 60; round++) {
+        unsigned winners = winners_of_a_race(8);
+        assert_in_range(winners, 0, 1);
+        won += winners;
+    }
+    assert_true(won > 0);
+}
+
+/* ---- joining ----------------------------------------------------------------------------------------------------- */
+
+static void join_good(int beside, int *fds, unsigned n, const void *address)
+{
+    struct vb_error err;
+    if (open_beside(beside, fds, n, address, &err) != 0)
+        fail_msg("%s", err.text);
+}
+
+static void start_all(const int *fds, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(vb_listen_start(fds[i]), 0);
+}
+
+/* Connections that wait at these sockets; they are taken. */
+static unsigned count_waiting(const int *fds, unsigned n)
+{
+    unsigned waiting = 0;
+    for (unsigned i = 0; i < n; i++)
+        for (int fd; (fd = accept4(fds[i], NULL, NULL, SOCK_CLOEXEC)) >= 0; close(fd))
+            waiting++;
+    return waiting;
+}
+
+static void connect_many(uint16_t port, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        close(connect_to(port));
+}
+
+/* As a reload does that brings more workers: nobody waits where nobody serves yet. */
+static void who_joins_gets_nothing_before_the_start(void **state)
+{
+    int old[2], new[SOCKETS];
+    uint16_t port = free_port();
+    struct sockaddr_in address = loopback(port);
+    open_good(old, 2, &address);
+    join_good(old[0], new, SOCKETS, &address);
+    connect_many(port, 60);
+    assert_int_equal(count_waiting(old, 2), 60);
+    start_all(old, 2); /* nothing happens to those that listen */
+    start_all(new, SOCKETS);
+    connect_many(port, 100);
+    unsigned at_old = count_waiting(old, 2);
+    assert_in_range(at_old, 1, 99);
+    for (unsigned i = 0; i < SOCKETS; i++) {
+        unsigned n = count_waiting(&new[i], 1);
+        assert_true(n > 0); /* by chance one is left out in 1 of 10^9 runs */
+        at_old += n;
+    }
+    assert_int_equal(at_old, 100);
+    close_all(old, 2);
+    expect_refused(&address, "127.0.0.1"); /* the address is still ours */
+    connect_many(port, 10);
+    assert_int_equal(count_waiting(new, SOCKETS), 10);
+    close_all(new, SOCKETS);
+}
+
+/* A specific address in the place of a wildcard, and the other way round. */
+static void who_joins_may_overlap(void **state)
+{
+    uint16_t port = free_port();
+    struct sockaddr_in one = loopback(port), all = any_address(port);
+    const struct sockaddr_in *pairs[][2] = {{&one, &all}, {&all, &one}};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(pairs); i++) {
+        int old[SOCKETS], new[SOCKETS];
+        open_good(old, SOCKETS, pairs[i][0]);
+        join_good(old[0], new, SOCKETS, pairs[i][1]);
+        connect_many(port, 10);
+        assert_int_equal(count_waiting(old, SOCKETS), 10);
+        start_all(new, SOCKETS);
+        close_all(old, SOCKETS);
+        connect_many(port, 10);
+        assert_int_equal(count_waiting(new, SOCKETS), 10);
+        close_all(new, SOCKETS);
+    }
+}
+
+static void who_joins_respects_others(void **state)
+{
+    int own[1], fds[SOCKETS];
+    uint16_t port = free_port();
+    struct sockaddr_in one = loopback(port), other = loopback(port), all = any_address(port);
+    struct vb_error err;
+    char sentence[128];
+    open_good(own, 1, &one);
+    other.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+    int plain = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(plain, (struct sockaddr *)&other, sizeof(other)), 0);
+    assert_int_equal(listen(plain, 1), 0);
+    int lowest = lowest_free();
+    assert_int_equal(open_beside(own[0], fds, SOCKETS, &all, &err), -EADDRINUSE);
+    snprintf(sentence, sizeof(sentence), "cannot listen on 0.0.0.0:%u: another process listens there", port);
+    assert_string_equal(err.text, sentence);
+    assert_int_equal(lowest_free(), lowest);
+    close(plain);
+    close(own[0]);
+}
+
 /* ---- accepting --------------------------------------------------------------------------------------------------- */
 
 #define ACCEPTED_MAX 300
@@ -243,13 +415,14 @@ static void open_server(struct server *server, struct fixture *f)
     struct sockaddr_in address = loopback(server->port);
     open_good(&server->fd, 1, &address);
     assert_int_equal(vb_listener_open(&server->listener, f->loop, server->fd, &events, server), 0);
+    vb_listener_start(server->listener);
 }
 
 static void close_server(struct server *server)
 {
-    vb_listener_close(&server->listener);
+    vb_listener_close(&server->listener, true);
     assert_null(server->listener);
-    vb_listener_close(&server->listener); /* of NULL */
+    vb_listener_close(&server->listener, true); /* of NULL */
     close_all(server->fds, server->accepted);
     close(server->fd);
 }
@@ -297,7 +470,7 @@ static void closing_accepts_what_waits_and_leaves_the_socket_open(void **state)
     open_server(&server, *state);
     for (unsigned i = 0; i < VB_ARRAY_SIZE(clients); i++)
         clients[i] = connect_to(server.port);
-    vb_listener_close(&server.listener);
+    vb_listener_close(&server.listener, true);
     assert_int_equal(server.accepted, VB_ARRAY_SIZE(clients));
     int late = connect_to(server.port); /* waits for whoever shares the socket */
     run_for_ms(server.f, 10);
@@ -307,6 +480,48 @@ static void closing_accepts_what_waits_and_leaves_the_socket_open(void **state)
     close(accepted);
     close(late);
     close_all(clients, VB_ARRAY_SIZE(clients));
+    close_server(&server);
+}
+
+static void nothing_is_accepted_before_the_start(void **state)
+{
+    struct server server = {.f = *state, .port = free_port()};
+    struct sockaddr_in address = loopback(server.port);
+    open_good(&server.fd, 1, &address);
+    assert_int_equal(vb_listener_open(&server.listener, server.f->loop, server.fd, &events, &server), 0);
+    int client = connect_to(server.port);
+    run_for_ms(server.f, 10);
+    assert_int_equal(server.accepted, 0);
+    vb_listener_start(server.listener);
+    RUN_UNTIL(server.f, server.accepted == 1);
+    close(client);
+    close_server(&server);
+}
+
+static void closing_may_leave_what_waits_to_others(void **state)
+{
+    struct server server;
+    open_server(&server, *state);
+    connect_many(server.port, 100);
+    vb_listener_close(&server.listener, false);
+    run_for_ms(server.f, 10);
+    assert_int_equal(server.accepted, 0);
+    assert_int_equal(count_waiting(&server.fd, 1), 100);
+    close_server(&server);
+}
+
+/* As a worker finds it that was born when its listener had just been taken away: it must not spin. */
+static void a_socket_that_was_shut_down(void **state)
+{
+    struct server server;
+    unsigned turns = 0;
+    open_server(&server, *state);
+    shutdown(server.fd, SHUT_RD);
+    run_for_ms(server.f, 5);
+    for (uint64_t end = uv_hrtime() + 50 * 1000000; uv_hrtime() < end; turns++)
+        turn(server.f);
+    assert_true(turns <= 60); /* the fixture's timer ends one each millisecond */
+    assert_int_equal(server.accepted + server.exhausted, 0);
     close_server(&server);
 }
 
@@ -386,7 +601,7 @@ static void closing_while_it_rests(void **state)
     int client = connect_to(server.port);
     leave_descriptors(0);
     RUN_UNTIL(server.f, server.exhausted == 1);
-    vb_listener_close(&server.listener);
+    vb_listener_close(&server.listener, true);
     run_for_ms(server.f, 150);
     assert_int_equal(server.accepted, 0);
     assert_int_equal(server.exhausted, 2); /* closing tried once more, and nobody after that */
@@ -407,7 +622,14 @@ int main(void)
         TEST(ipv6_does_not_take_ipv4_too),
         TEST(an_address_of_another_machine_is_explained),
         TEST(a_restart_can_listen_at_once),
+        TEST(of_many_starters_at_most_one_wins),
+        TEST(who_joins_gets_nothing_before_the_start),
+        TEST(who_joins_may_overlap),
+        TEST(who_joins_respects_others),
         TEST(an_accepted_connection_is_ready_for_use),
+        TEST(nothing_is_accepted_before_the_start),
+        TEST(closing_may_leave_what_waits_to_others),
+        TEST(a_socket_that_was_shut_down),
         TEST(a_burst_is_accepted_whole),
         TEST(closing_accepts_what_waits_and_leaves_the_socket_open),
         LIMITED(opening_leaves_nothing_open_when_descriptors_run_out),

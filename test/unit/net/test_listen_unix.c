@@ -14,7 +14,7 @@ static int open_at(const struct sockaddr_un *address, int *fds, unsigned n, stru
     char text[sizeof(address->sun_path) + 8];
     snprintf(text, sizeof(text), "unix:%s", address->sun_path);
     err->text[0] = '\0';
-    return vb_listen_open(fds, n, (const struct sockaddr *)address, sizeof(*address), text, err);
+    return vb_listen_open(fds, n, -1, (const struct sockaddr *)address, sizeof(*address), text, err);
 }
 
 static void open_good(const struct sockaddr_un *address, int *fds, unsigned n)
@@ -85,6 +85,42 @@ static void all_descriptors_are_of_one_socket(void **state)
     assert_false(exists(&address));
 }
 
+static void expect_refused(const struct sockaddr_un *address, int code, const char *part)
+{
+    int fds[SOCKETS];
+    struct vb_error err;
+    assert_int_equal(open_at(address, fds, SOCKETS, &err), code);
+    assert_memory_equal(err.text, "cannot listen on unix:/", 23);
+    if (strstr(err.text, part) == NULL)
+        fail_msg("'%s' does not say '%s'", err.text, part);
+}
+
+/* As a reload does that brings more workers. */
+static void who_joins_gets_the_same_socket(void **state)
+{
+    struct sockaddr_un address = unix_address(*state, "s");
+    int first, more[SOCKETS];
+    struct vb_error err;
+    open_good(&address, &first, 1);
+    int client = connect_good(&address);
+    assert_int_equal(vb_listen_open(more, SOCKETS, first, (struct sockaddr *)&address, sizeof(address), "unix:s", &err),
+                     0);
+    close(first);
+    for (unsigned i = 0; i < SOCKETS; i++) {
+        assert_true((fcntl(more[i], F_GETFD) & FD_CLOEXEC) != 0);
+        assert_int_equal(vb_listen_start(more[i]), 0);
+        int accepted = accept4(more[i], NULL, NULL, SOCK_CLOEXEC); /* the first of them: who waited already */
+        assert_true(accepted >= 0);
+        close(accepted);
+        close(client);
+        client = connect_good(&address);
+    }
+    close(client);
+    expect_refused(&address, -EADDRINUSE, "another process listens there");
+    stop(&address, more, SOCKETS);
+    assert_false(exists(&address));
+}
+
 static void a_private_one_is_its_owners(void **state)
 {
     struct sockaddr_un address = unix_address(*state, "s");
@@ -102,16 +138,6 @@ static void a_private_one_is_its_owners(void **state)
     assert_non_null(strstr(err.text, address.sun_path));
     stop(&address, &fd, 1);
     assert_false(exists(&address));
-}
-
-static void expect_refused(const struct sockaddr_un *address, int code, const char *part)
-{
-    int fds[SOCKETS];
-    struct vb_error err;
-    assert_int_equal(open_at(address, fds, SOCKETS, &err), code);
-    assert_memory_equal(err.text, "cannot listen on unix:/", 23);
-    if (strstr(err.text, part) == NULL)
-        fail_msg("'%s' does not say '%s'", err.text, part);
 }
 
 static void a_second_instance_is_refused(void **state)
@@ -383,6 +409,7 @@ static void open_servers(struct fixture *f, struct server *servers, int *fds)
     for (unsigned i = 0; i < SOCKETS; i++) {
         servers[i].accepted = 0;
         assert_int_equal(vb_listener_open(&servers[i].listener, f->loop, fds[i], &events, &servers[i]), 0);
+        vb_listener_start(servers[i].listener);
     }
 }
 
@@ -404,13 +431,13 @@ static void several_accept_from_one_socket(void **state)
     for (unsigned i = 0; i < VB_ARRAY_SIZE(clients); i++)
         clients[i] = connect_good(&address);
     RUN_UNTIL(f, all_accepted(servers) == VB_ARRAY_SIZE(clients));
-    vb_listener_close(&servers[0].listener);
+    vb_listener_close(&servers[0].listener, true);
     int late = connect_good(&address); /* the others go on */
     RUN_UNTIL(f, all_accepted(servers) == VB_ARRAY_SIZE(clients) + 1);
     close(late);
     close_all(clients, VB_ARRAY_SIZE(clients));
     for (unsigned i = 1; i < SOCKETS; i++)
-        vb_listener_close(&servers[i].listener);
+        vb_listener_close(&servers[i].listener, true);
     stop(&address, fds, SOCKETS);
 }
 
@@ -426,7 +453,7 @@ static void a_socket_that_was_shut_down(void **state)
         clients[i] = connect_good(&address);
     shutdown(fds[0], SHUT_RD);
     assert_int_equal(try_connect(&address), -ECONNREFUSED);
-    vb_listener_close(&servers[0].listener);
+    vb_listener_close(&servers[0].listener, true);
     assert_int_equal(servers[0].accepted, VB_ARRAY_SIZE(clients));
     close(fds[0]);
     assert_int_equal(try_connect(&address), -ECONNREFUSED);
@@ -436,11 +463,31 @@ static void a_socket_that_was_shut_down(void **state)
         turn(f);
     assert_true(turns <= 60); /* the fixture's timer ends one each millisecond */
     for (unsigned i = 1; i < SOCKETS; i++)
-        vb_listener_close(&servers[i].listener);
+        vb_listener_close(&servers[i].listener, true);
     assert_int_equal(all_accepted(servers), VB_ARRAY_SIZE(clients));
     close_all(clients, VB_ARRAY_SIZE(clients));
     stop(&address, fds + 1, SOCKETS - 1);
     assert_false(exists(&address));
+}
+
+/* As the master does it where the new file has it no more: the workers that still serve it lose nobody. */
+static void a_socket_that_was_unlinked_is_emptied(void **state)
+{
+    struct fixture *f = *state;
+    struct sockaddr_un address = unix_address(f, "s");
+    struct server servers[SOCKETS];
+    int fds[SOCKETS], clients[200]; /* one accepts up to 64 in a turn */
+    open_servers(f, servers, fds);
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(clients); i++)
+        clients[i] = connect_good(&address);
+    vb_listen_unlink(fds[0], (struct sockaddr *)&address);
+    assert_int_equal(try_connect(&address), -ENOENT);
+    vb_listener_close(&servers[0].listener, false);
+    vb_listener_close(&servers[1].listener, false);
+    RUN_UNTIL(f, all_accepted(servers) == VB_ARRAY_SIZE(clients));
+    vb_listener_close(&servers[2].listener, true);
+    close_all(clients, VB_ARRAY_SIZE(clients));
+    close_all(fds, SOCKETS);
 }
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup_unix, teardown)
@@ -455,7 +502,8 @@ int main(void)
         TEST(only_one_of_many_starters_wins),        TEST(unlinking_spares_a_successor),
         TEST(unlinking_spares_what_is_no_socket),    TEST(unlinking_ends_all_who_share_it),
         TEST(other_addresses_have_no_file),          TEST(several_accept_from_one_socket),
-        TEST(a_socket_that_was_shut_down),
+        TEST(a_socket_that_was_shut_down),           TEST(who_joins_gets_the_same_socket),
+        TEST(a_socket_that_was_unlinked_is_emptied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,7 +27,6 @@ struct fixture {
 };
 
 static const struct vb_shm_capacity small = {.workers = 3, .backends = 5};
-static const struct vb_shm_capacity with_ips = {.workers = 3, .backends = 5, .count_ips = 1};
 
 static inline int setup(void **state)
 {
@@ -57,6 +56,13 @@ static inline struct vb_shm *create(const char *path, struct vb_shm_capacity cap
     if (r != 0)
         fail_msg("create: %d, %s", r, err.text);
     return shm;
+}
+
+/* Workers in all of its slots. */
+static inline void claim_all(struct vb_shm *shm, bool count_ips)
+{
+    for (unsigned i = 0; i < vb_shm_capacity(shm).workers; i++)
+        assert_int_equal(vb_shm_claim_worker(shm, i, 1, count_ips), i);
 }
 
 static inline struct vb_shm *attach(const char *path)

@@ -15,7 +15,7 @@ enum {
     PATIENCE_US = 2000, /* a refusal that took longer may be due to somebody who had lost his CPU in the middle */
 };
 
-static const struct vb_shm_capacity capacity = {.workers = WORKERS, .backends = 1, .count_ips = 1};
+static const struct vb_shm_capacity capacity = {.workers = WORKERS, .backends = 1};
 static const struct vb_ip none;
 static struct vb_shm *master;
 
@@ -40,8 +40,7 @@ static int setup_master(void **state)
 {
     setup(state);
     master = create(((struct fixture *)*state)->path, capacity);
-    for (unsigned i = 0; i < WORKERS; i++)
-        assert_int_equal(vb_shm_claim_worker(master, i, 1), i);
+    claim_all(master, true);
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(shared != MAP_FAILED);
     return 0;
@@ -123,6 +122,22 @@ static void limits_hold_over_slots(void **state)
     leave(1, b);
     leave(2, a);
     assert_nothing_is_held();
+}
+
+/* In slots that nobody had when the others began to decide. */
+static void who_comes_later_is_counted(void **state)
+{
+    struct vb_ip ip = ip_number(1);
+    vb_shm_close(&master);
+    master = create(((struct fixture *)*state)->path, capacity);
+    for (unsigned i = 0; i < WORKERS; i++) {
+        assert_int_equal(vb_shm_claim_worker(master, i, 1, true), i);
+        assert_int_equal(admit(i, ip, i + 1, 0), VB_ADMITTED);
+        for (unsigned other = 0; other <= i; other++) {
+            assert_int_equal(admit(other, ip, i + 1, 0), VB_REFUSED_TOTAL);
+            assert_int_equal(admit(other, ip, 0, i + 1), VB_REFUSED_IP);
+        }
+    }
 }
 
 static void limits_that_come_later_find_who_is_there(void **state)
@@ -237,8 +252,8 @@ static void without_tables_addresses_are_not_counted(void **state)
     struct fixture *f = *state;
     struct vb_ip ip = ip_number(1);
     vb_shm_close(&master);
-    master = create(f->path, (struct vb_shm_capacity){.workers = 2, .backends = 1});
-    assert_int_equal(vb_shm_claim_worker(master, 0, 1), 0);
+    master = create(f->path, capacity);
+    claim_all(master, false);
     assert_int_equal(admit(0, ip, 3, 1), VB_ADMITTED);
     assert_int_equal(admit(0, ip, 3, 1), VB_ADMITTED);
     assert_int_equal(admit(1, ip, 3, 1), VB_ADMITTED);
@@ -248,23 +263,44 @@ static void without_tables_addresses_are_not_counted(void **state)
     assert_int_equal(admit(1, ip, 3, 1), VB_ADMITTED);
 }
 
-/* The table of a slot that nobody has had is a hole, which takes a page when it is read. */
-static void unclaimed_tables_are_not_touched(void **state)
+/* Workers of a configuration with a limit for each address beside those of one without. */
+static void who_counts_sees_those_who_count(void **state)
 {
-    char path[64];
     struct vb_ip ip = ip_number(1);
-    vb_shm_close(&master);
-    snprintf(path, sizeof(path), "/dev/shm/vb-admission-%d", (int)getpid());
-    master = create(path, (struct vb_shm_capacity){.workers = 64, .backends = 1, .count_ips = 1});
-    vb_shm_unlink(master);
-    uint64_t before = vb_shm_memory(master);
-    assert_int_equal(vb_shm_claim_worker(master, 0, 1), 0);
-    uint64_t claimed = vb_shm_memory(master);
-    assert_in_range(claimed - before, sizeof(struct vb_shm_ips) - 4096, sizeof(struct vb_shm_ips) + 8192);
-    assert_int_equal(admit(0, ip, 1, 1), VB_ADMITTED);
-    assert_int_equal(admit(0, ip, 2, 1), VB_REFUSED_IP);
     vb_shm_release_worker(master, 1, false);
-    assert_int_equal(vb_shm_memory(master), claimed);
+    assert_int_equal(vb_shm_claim_worker(master, 1, 2, false), 1);
+    assert_int_equal(admit(1, ip, 4, 1), VB_ADMITTED);
+    assert_int_equal(admit(1, ip, 4, 1), VB_ADMITTED);
+    assert_int_equal(counted_by_ip(1), 0);
+    assert_int_equal(admit(0, ip, 4, 1), VB_ADMITTED);
+    assert_int_equal(admit(2, ip, 4, 1), VB_REFUSED_IP);
+    assert_int_equal(admit(2, ip, 3, 2), VB_REFUSED_TOTAL);
+    leave(1, ip);
+    assert_int_equal(admit(2, ip, 4, 1), VB_REFUSED_IP); /* it was not counted, so it does not come off */
+
+    vb_shm_release_worker(master, 1, false);
+    assert_int_equal(vb_shm_claim_worker(master, 1, 3, true), 1);
+    assert_int_equal(admit(1, ip, 4, 1), VB_REFUSED_IP);
+    assert_int_equal(admit(1, ip, 4, 2), VB_ADMITTED);
+    assert_int_equal(admit(0, ip, 4, 2), VB_REFUSED_IP);
+    leave(0, ip);
+    leave(1, ip);
+    assert_nothing_is_held();
+}
+
+/* Whoever had counted there before, its slot begins with an empty table. */
+static void a_slot_that_counts_again_begins_at_nothing(void **state)
+{
+    static const struct vb_shm_ips empty;
+    for (unsigned n = 0; n < 100; n++)
+        assert_int_equal(admit(1, ip_number(n), 0, 1), VB_ADMITTED);
+    for (unsigned n = 0; n < 50; n++)
+        leave(1, ip_number(n));
+    vb_shm_release_worker(master, 1, true);
+    assert_int_equal(admit(0, ip_number(99), 0, 1), VB_ADMITTED); /* no table of a free slot counts */
+    assert_int_equal(vb_shm_claim_worker(master, 1, 2, true), 1);
+    assert_memory_equal(vb_shm_ips(master, 1), &empty, sizeof(empty));
+    assert_int_equal(admit(1, ip_number(98), 0, 1), VB_ADMITTED);
 }
 
 /* ---- several workers ----------------------------------------------------------------------------------------------*/
@@ -440,7 +476,7 @@ static void killed_at_any_moment(void **state)
         assert_int_equal(status_of(pid), -1);
         vb_shm_release_worker(master, 1, true);
         assert_nothing_is_held();
-        assert_int_equal(vb_shm_claim_worker(master, 1, round), 1);
+        assert_int_equal(vb_shm_claim_worker(master, 1, round, true), 1);
     }
 }
 
@@ -475,7 +511,7 @@ static void stopped_worker_hangs_nobody(void **state)
         leave(1, ip);
         leave(2, ip);
         assert_nothing_is_held();
-        assert_int_equal(vb_shm_claim_worker(master, stopped[i], 2), stopped[i]);
+        assert_int_equal(vb_shm_claim_worker(master, stopped[i], 2, true), stopped[i]);
     }
 }
 
@@ -512,6 +548,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(siphash_of_the_paper),
         TEST(limits_hold_over_slots),
+        TEST(who_comes_later_is_counted),
         TEST(limits_that_come_later_find_who_is_there),
         TEST(no_ip_is_counted_in_total_only),
         TEST(leaving_without_a_place_does_nothing),
@@ -519,7 +556,8 @@ int main(void)
         TEST(full_bucket_lets_in_uncounted),
         TEST(word_full_of_connections),
         TEST(without_tables_addresses_are_not_counted),
-        TEST(unclaimed_tables_are_not_touched),
+        TEST(who_counts_sees_those_who_count),
+        TEST(a_slot_that_counts_again_begins_at_nothing),
         TEST(exactly_as_many_as_places),
         TEST(never_too_many_from_threads),
         TEST(never_too_many_from_processes),

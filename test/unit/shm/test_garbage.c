@@ -17,12 +17,13 @@ static void write_file(const char *path, const void *bytes, size_t n)
 /* The bytes of a proper segment; the caller frees them. */
 static char *segment_bytes(const char *path, size_t *ret_size)
 {
-    struct vb_shm *shm = create(path, with_ips);
+    struct vb_shm *shm = create(path, small);
+    claim_all(shm, true);
     int pool = vb_shm_add_pool(shm, &(struct vb_pool_spec){"web", "round_robin", 0, 50});
     vb_shm_add_backend(shm, (unsigned)pool,
-                       &(struct vb_backend_spec){"b1", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN});
+                       &(struct vb_backend_spec){"b1", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false});
     vb_shm_publish(shm);
-    size_t size = vb_shm_size(with_ips);
+    size_t size = vb_shm_size(small);
     char *bytes = malloc(size);
     assert_non_null(bytes);
     memcpy(bytes, vb_shm_header(shm), size);
@@ -52,7 +53,7 @@ static void walk(const struct vb_shm *shm)
         vb_shm_read_health(shm, i, &record);
         vb_shm_backend_usable(backend, 0);
     }
-    for (unsigned i = 0; i < cap.workers; i++) {
+    for (unsigned i = 0; i < vb_shm_slots(shm); i++) {
         const struct vb_shm_worker *worker = vb_shm_worker(shm, i);
         assert_non_null(vb_worker_state_name(worker->state));
         vb_shm_text(text, sizeof(text), worker->request, sizeof(worker->request));
@@ -106,7 +107,7 @@ static void every_header_byte_corrupted(void **state)
     size_t size;
     char *bytes = segment_bytes(f->path, &size);
     struct vb_shm_header *header = (struct vb_shm_header *)bytes;
-    size_t ready_at = offsetof(struct vb_shm_header, ready);
+    size_t ready_at = offsetof(struct vb_shm_header, ready), slots_at = offsetof(struct vb_shm_header, slots);
     write_file(f->path, bytes, size);
     int fd = open(f->path, O_WRONLY | O_CLOEXEC);
     for (size_t at = 0; at < sizeof(*header); at++) {
@@ -116,8 +117,9 @@ static void every_header_byte_corrupted(void **state)
             char bad = (char)(bytes[at] ^ (char)masks[m]);
             assert_int_equal(pwrite(fd, &bad, 1, (off_t)at), 1);
             int r = try_attach(f->path);
-            /* What decides the layout must be refused; the rest is text and numbers to show. */
-            assert_int_equal(r, at < offsetof(struct vb_shm_header, ip_key) ? -EPROTO : 0);
+            /* What decides the layout must be refused; the rest is text and numbers to show, or within bounds. */
+            bool grows = at >= slots_at && at < slots_at + sizeof(header->slots);
+            assert_int_equal(r, at < offsetof(struct vb_shm_header, ip_key) && !grows ? -EPROTO : 0);
         }
         assert_int_equal(pwrite(fd, &bytes[at], 1, (off_t)at), 1);
     }
@@ -133,12 +135,28 @@ static void huge_capacities_do_not_overflow(void **state)
     char *bytes = segment_bytes(f->path, &size);
     struct vb_shm_header *header = (struct vb_shm_header *)bytes;
     static const struct vb_shm_capacity caps[] = {
-        {UINT32_MAX, UINT32_MAX, UINT32_MAX},        {0, 0, 0}, {0x80000000, 2, 1}, {3, 5, UINT32_MAX}, {3, 5, 0},
-        {VB_SHM_WORKERS_MAX, VB_SHM_BACKENDS_MAX, 1}};
+        {UINT32_MAX, UINT32_MAX}, {0, 0}, {0x80000000, 2}, {3, 4}, {4, 5}, {VB_SHM_WORKERS_MAX, VB_SHM_BACKENDS_MAX}};
     for (unsigned i = 0; i < VB_ARRAY_SIZE(caps); i++) {
         header->cap = caps[i];
         write_file(f->path, bytes, size);
         assert_int_equal(try_attach(f->path), -EPROTO);
+    }
+    free(bytes);
+}
+
+static void any_number_of_slots_is_within_bounds(void **state)
+{
+    struct fixture *f = *state;
+    static const uint32_t numbers[] = {0, 1, 3, 4, 0x80000000, UINT32_MAX}, seen[] = {0, 1, 3, 3, 3, 3};
+    size_t size;
+    char *bytes = segment_bytes(f->path, &size);
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(numbers); i++) {
+        ((struct vb_shm_header *)bytes)->slots = numbers[i];
+        write_file(f->path, bytes, size);
+        struct vb_shm *shm = attach(f->path);
+        assert_int_equal(vb_shm_slots(shm), seen[i]);
+        walk(shm);
+        vb_shm_close(&shm);
     }
     free(bytes);
 }
@@ -153,7 +171,7 @@ static void other_layout_version_is_named(void **state)
     ((struct vb_shm_header *)bytes)->version = 7;
     write_file(f->path, bytes, size);
     assert_int_equal(vb_shm_attach(&shm, f->path, &err), -EPROTO);
-    assert_non_null(strstr(err.text, "layout version 7, this vbctl reads version 4"));
+    assert_non_null(strstr(err.text, "layout version 7, this vbctl reads version 5"));
     free(bytes);
 }
 
@@ -198,10 +216,10 @@ static void admission_among_random_words(void **state)
     assert_int_equal(vb_shm_attach_fd(&shm, fd, &err), 0);
     for (unsigned i = 0; i < 200; i++) {
         ip.bytes[15] = (uint8_t)vb_rand_u64(&rand);
-        vb_shm_admit(shm, i % with_ips.workers, &ip, &(struct vb_shm_connection_limits){i % 2, i % 5});
-        vb_shm_leave(shm, i % with_ips.workers, &ip);
+        vb_shm_admit(shm, i % small.workers, &ip, &(struct vb_shm_connection_limits){i % 2, i % 5});
+        vb_shm_leave(shm, i % small.workers, &ip);
     }
-    for (unsigned slot = 0; slot < with_ips.workers; slot++)
+    for (unsigned slot = 0; slot < small.workers; slot++)
         vb_shm_release_worker(shm, slot, true);
     assert_int_equal(vb_shm_admit(shm, 0, &ip, &(struct vb_shm_connection_limits){1, 1}), VB_ADMITTED);
     vb_shm_close(&shm);
@@ -255,6 +273,7 @@ int main(void)
         TEST(truncated_at_every_length),
         TEST(every_header_byte_corrupted),
         TEST(huge_capacities_do_not_overflow),
+        TEST(any_number_of_slots_is_within_bounds),
         TEST(other_layout_version_is_named),
         TEST(random_bytes_behind_a_proper_header),
         TEST(admission_among_random_words),

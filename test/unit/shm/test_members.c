@@ -9,6 +9,7 @@ static int setup_master(void **state)
 {
     setup(state);
     master = create(((struct fixture *)*state)->path, small);
+    claim_all(master, false);
     assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0, 50}), 0);
     assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"api", "round_robin", 0, 50}), 1);
     return 0;
@@ -22,8 +23,9 @@ static int teardown_master(void **state)
 
 static int add(unsigned pool, const char *name, bool configured)
 {
-    return vb_shm_add_backend(master, pool,
-                              &(struct vb_backend_spec){name, "127.0.0.1:80", 3, configured, VB_HEALTH_UNKNOWN});
+    return vb_shm_add_backend(
+        master, pool,
+        &(struct vb_backend_spec){name, "127.0.0.1:80", 3, configured, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false});
 }
 
 /* Of worker 2, who had `n` requests there more, or fewer. */
@@ -114,8 +116,7 @@ static void a_configured_one_keeps_its_slot(void **state)
     assert_int_equal(add(0, "a", false), 0);
     assert_int_equal(vb_shm_backend(master, 0)->configured_weight, 3); /* the file names it as before */
     assert_int_equal(add(0, "a", true), -EEXIST);
-    vb_shm_remove_backend(master, 0);
-    vb_shm_backend(master, 0)->configured_weight = 0; /* not any more */
+    vb_shm_forget_backend(master, 0); /* not any more */
     assert_int_equal(add(1, "c", false), 0);
 }
 
@@ -187,6 +188,51 @@ static void who_comes_back_finds_its_figures(void **state)
     expect_fresh(0, 10 * small.workers, 9);
 }
 
+/* The file wins over what an operator has said. */
+static void the_file_names_one_anew(void **state)
+{
+    struct vb_shm_backend *row = vb_shm_backend(master, 0);
+    struct vb_backend_spec spec = {"a", "127.0.0.1:80", 3, true, VB_HEALTH_UNKNOWN, VB_ADMIN_DRAIN, false};
+    assert_int_equal(vb_shm_add_backend(master, 0, &spec), 0);
+    assert_int_equal(row->admin, VB_ADMIN_DRAIN);
+    assert_false(vb_shm_backend_usable(row, 0));
+    vb_shm_set_weight(master, 0, 9);
+    vb_add64(&vb_shm_traffic(master, 2, 0)->requests, 10);
+    uint32_t epoch = vb_shm_pool(master, 0)->epoch, incarnation = row->incarnation;
+    vb_shm_configure_backend(master, 0, 5);
+    assert_true(vb_shm_backend_usable(row, 0));
+    assert_int_equal(row->weight, 5);
+    assert_int_equal(row->configured_weight, 5);
+    assert_int_equal(row->incarnation, incarnation);
+    assert_int_equal(vb_shm_traffic(master, 2, 0)->requests, 10);
+    assert_int_equal(vb_shm_pool(master, 0)->epoch, epoch + 1);
+}
+
+/* Under a name that now means another address: nothing is mixed up, whether requests are still in flight or not. */
+static void a_forgotten_one_comes_back_as_another(void **state)
+{
+    struct vb_backend_spec spec = {"a", "127.0.0.1:81", 3, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false};
+    assert_int_equal(add(0, "a", true), 0);
+    fill_row(0);
+    uint32_t epoch = vb_shm_pool(master, 0)->epoch;
+    vb_shm_forget_backend(master, 0);
+    assert_true(vb_shm_pool(master, 0)->epoch > epoch);
+    assert_int_equal(vb_shm_find_backend(master, 0, "a"), -ENOENT);
+    assert_int_equal(vb_shm_add_backend(master, 0, &spec), 0);
+    expect_fresh(0, 0, 0);
+    assert_string_equal(vb_shm_backend(master, 0)->address, "127.0.0.1:81");
+
+    fill_row(0);
+    in_flight(0, 1);
+    vb_shm_forget_backend(master, 0);
+    assert_int_equal(vb_shm_add_backend(master, 0, &spec), 1);
+    expect_fresh(1, 0, 0);
+    assert_int_equal(vb_shm_find_backend(master, 0, "a"), 1);
+    in_flight(0, -1);
+    assert_int_equal(add(0, "b", true), 0);
+    expect_fresh(0, 0, 0);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup_master, teardown_master)
 
 int main(void)
@@ -201,6 +247,8 @@ int main(void)
         TEST(a_configured_one_comes_back_into_its_slot_at_once),
         TEST(a_newcomer_finds_nothing_of_the_last),
         TEST(who_comes_back_finds_its_figures),
+        TEST(the_file_names_one_anew),
+        TEST(a_forgotten_one_comes_back_as_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,8 +20,7 @@ static int setup_master(void **state)
 {
     setup(state);
     master = create(((struct fixture *)*state)->path, (struct vb_shm_capacity){.workers = WORKERS, .backends = POOLS});
-    for (unsigned i = 0; i < WORKERS; i++)
-        assert_int_equal(vb_shm_claim_worker(master, i, 1), i);
+    claim_all(master, false);
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(shared != MAP_FAILED);
     return 0;
@@ -197,7 +196,7 @@ static void killed_at_any_moment(void **state)
         vb_shm_release_worker(master, 1, true);
         assert_int_equal(vb_shm_places(master, 1, 1)->requests + vb_shm_places(master, 1, 1)->pending, 0);
         shared->inside[0] = shared->inside[1] = 0;
-        assert_int_equal(vb_shm_claim_worker(master, 1, round), 1);
+        assert_int_equal(vb_shm_claim_worker(master, 1, round, false), 1);
     }
     assert_int_equal(shared->wrong, 0);
 }

@@ -22,8 +22,8 @@ static int teardown_master(void **state)
 
 static int add_backend(unsigned pool, const char *name)
 {
-    return vb_shm_add_backend(master, pool,
-                              &(struct vb_backend_spec){name, "127.0.0.1:80", 3, true, VB_HEALTH_UNKNOWN});
+    return vb_shm_add_backend(
+        master, pool, &(struct vb_backend_spec){name, "127.0.0.1:80", 3, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false});
 }
 
 static void membership(void **state)
@@ -36,7 +36,7 @@ static void membership(void **state)
     assert_int_equal(add_backend(0, "a"), 0);
     assert_int_equal(add_backend(0, "a"), -EEXIST);
     assert_int_equal(add_backend(1, "a"), 1); /* names are unique in a pool only */
-    assert_int_equal(vb_shm_pool(master, 0)->epoch, 1);
+    assert_int_equal(vb_shm_pool(master, 0)->epoch, 2);
     const struct vb_shm_backend *backend = vb_shm_backend(master, 1);
     assert_int_equal(backend->pool, 1);
     assert_int_equal(backend->weight, 3);
@@ -55,7 +55,7 @@ static void too_long_names(void **state)
     char name[VB_SHM_ADDRESS_MAX + 1];
     memset(name, 'n', sizeof(name) - 1);
     name[sizeof(name) - 1] = '\0';
-    struct vb_backend_spec spec = {"b", name, 1, true, VB_HEALTH_UNKNOWN};
+    struct vb_backend_spec spec = {"b", name, 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false};
     assert_int_equal(vb_shm_add_backend(master, 0, &spec), -EINVAL);
     assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"p", name, 0, 50}), -EINVAL);
     name[VB_SHM_NAME_MAX] = '\0';
@@ -80,7 +80,7 @@ static void who_is_usable(void **state)
     assert_true(vb_shm_backend_usable(backend, 0));
     backend->admin = VB_ADMIN_DRAIN;
     assert_false(vb_shm_backend_usable(backend, 0));
-    struct vb_backend_spec unchecked = {"u", "h:1", 1, true, VB_HEALTH_UNCHECKED};
+    struct vb_backend_spec unchecked = {"u", "h:1", 1, true, VB_HEALTH_UNCHECKED, VB_ADMIN_READY, false};
     assert_int_equal(vb_shm_add_backend(master, 0, &unchecked), 1);
     assert_int_equal(vb_shm_backend(master, 1)->health, VB_HEALTH_UNCHECKED);
     assert_true(vb_shm_backend_usable(vb_shm_backend(master, 1), 0));
@@ -91,12 +91,12 @@ static void epoch_moves_only_with_the_state(void **state)
     struct vb_health_record record = {.checks = 7, .reason = "connection refused"}, copy;
     vb_shm_add_pool(master, &(struct vb_pool_spec){"web", "round_robin", 0, 50});
     add_backend(0, "a");
-    assert_int_equal(vb_shm_pool(master, 0)->epoch, 1);
+    uint32_t epoch = vb_shm_pool(master, 0)->epoch;
     vb_shm_write_health(master, 0, VB_HEALTH_UP, &record);
-    assert_int_equal(vb_shm_pool(master, 0)->epoch, 2);
+    assert_int_equal(vb_shm_pool(master, 0)->epoch, epoch + 1);
     record.checks = 8;
     vb_shm_write_health(master, 0, VB_HEALTH_UP, &record);
-    assert_int_equal(vb_shm_pool(master, 0)->epoch, 2);
+    assert_int_equal(vb_shm_pool(master, 0)->epoch, epoch + 1);
     assert_true(vb_shm_read_health(master, 0, &copy));
     assert_memory_equal(&copy, &record, sizeof(copy));
 }
@@ -186,8 +186,8 @@ static void no_torn_reads_from_a_process_that_is_killed(void **state)
 
 static void slots_go_back_to_their_index(void **state)
 {
-    assert_int_equal(vb_shm_claim_worker(master, 0, 1), 0);
-    assert_int_equal(vb_shm_claim_worker(master, 1, 1), 1);
+    assert_int_equal(vb_shm_claim_worker(master, 0, 1, false), 0);
+    assert_int_equal(vb_shm_claim_worker(master, 1, 1, false), 1);
     vb_shm_worker_started(master, 1, 4242);
     assert_int_equal(vb_shm_worker(master, 1)->pid, 4242);
     vb_add64(&vb_shm_worker(master, 1)->requests, 10);
@@ -199,7 +199,7 @@ static void slots_go_back_to_their_index(void **state)
     assert_int_equal(vb_shm_worker(master, 1)->requests, 10);
     assert_int_equal(vb_shm_worker(master, 1)->pid, 0);
 
-    assert_int_equal(vb_shm_claim_worker(master, 1, 2), 1);
+    assert_int_equal(vb_shm_claim_worker(master, 1, 2, false), 1);
     const struct vb_shm_worker *worker = vb_shm_worker(master, 1);
     assert_int_equal(worker->restarts, 1);
     assert_int_equal(worker->requests_before, 10);
@@ -207,9 +207,11 @@ static void slots_go_back_to_their_index(void **state)
     assert_int_equal(worker->state, VB_WORKER_STARTING);
     assert_int_equal(vb_shm_worker(master, 0)->restarts, 0);
 
-    assert_int_equal(vb_shm_claim_worker(master, 2, 2), 2); /* leaves row 0 to index 0 */
-    assert_int_equal(vb_shm_claim_worker(master, 3, 2), 0); /* unless there is no other */
-    assert_int_equal(vb_shm_claim_worker(master, 0, 2), -ENOSPC);
+    assert_int_equal(vb_shm_claim_worker(master, 2, 2, false), 0); /* what others had costs no memory */
+    assert_int_equal(vb_shm_slots(master), 2);
+    assert_int_equal(vb_shm_claim_worker(master, 0, 2, false), 2);
+    assert_int_equal(vb_shm_slots(master), 3);
+    assert_int_equal(vb_shm_claim_worker(master, 3, 2, false), -ENOSPC);
 }
 
 static void check_request(const char *method, const char *target, const char *expected)
@@ -226,8 +228,8 @@ static void a_worker_notes_its_last_request(void **state)
     char longest[4 * VB_SHM_REQUEST_MAX], kept[VB_SHM_REQUEST_MAX] = "GET ";
     memset(longest, 'x', sizeof(longest) - 1);
     longest[sizeof(longest) - 1] = '\0';
-    vb_shm_claim_worker(master, 0, 1);
-    vb_shm_claim_worker(master, 1, 1);
+    vb_shm_claim_worker(master, 0, 1, false);
+    vb_shm_claim_worker(master, 1, 1, false);
     struct vb_shm_worker *worker = vb_shm_worker(master, 1);
     check_request("GET", "/a", "GET /a");
     check_request("OPTIONS", "*", "OPTIONS *");
@@ -241,7 +243,7 @@ static void a_worker_notes_its_last_request(void **state)
 
 static void a_worker_moves_by_heartbeats_and_requests(void **state)
 {
-    vb_shm_claim_worker(master, 0, 1);
+    vb_shm_claim_worker(master, 0, 1, false);
     struct vb_shm_worker *worker = vb_shm_worker(master, 0);
     vb_shm_worker_takes(worker, 7, VB_STR("GET"), VB_STR("/"));
     assert_int_equal(vb_shm_worker_moved_us(worker), 0); /* it has not come to its loop, or has left it */
@@ -252,7 +254,7 @@ static void a_worker_moves_by_heartbeats_and_requests(void **state)
 
     vb_shm_release_worker(master, 0, true);
     assert_string_equal(worker->request, "GET /"); /* whoever looks at a dead instance sees it */
-    assert_int_equal(vb_shm_claim_worker(master, 0, 1), 0);
+    assert_int_equal(vb_shm_claim_worker(master, 0, 1, false), 0);
     assert_int_equal(vb_shm_worker_moved_us(worker), 0);
     assert_int_equal(worker->request_us, 0);
     assert_string_equal(worker->request, "");
@@ -264,7 +266,7 @@ static void sums_over_slots(void **state)
     add_backend(0, "a");
     add_backend(0, "b");
     for (unsigned slot = 0; slot < small.workers; slot++) {
-        vb_shm_claim_worker(master, slot, 1);
+        vb_shm_claim_worker(master, slot, 1, false);
         vb_add32(&vb_shm_in_flight(master, slot)[1], slot + 1);
         vb_add64(&vb_shm_traffic(master, slot, 1)->requests, 100);
         vb_add64(&vb_shm_traffic(master, slot, 1)->latency[vb_hist_index(1000)], 100);
@@ -289,31 +291,42 @@ static void sums_over_slots(void **state)
 /* Rows of different workers must not share a cache line, and no two rows may overlap. */
 static void rows_are_apart(void **state)
 {
+    struct {
+        char *at;
+        size_t size;
+    } rows[64];
+    size_t n = 0;
     for (unsigned slot = 0; slot < small.workers; slot++) {
-        assert_int_equal((uintptr_t)vb_shm_in_flight(master, slot) % 128, 0);
-        memset((void *)vb_shm_in_flight(master, slot), (int)slot + 1, small.backends * sizeof(vb_u32));
+        rows[n].at = (char *)vb_shm_worker(master, slot);
+        rows[n++].size = sizeof(struct vb_shm_worker);
+        rows[n].at = (char *)vb_shm_in_flight(master, slot);
+        rows[n++].size = small.backends * sizeof(vb_u32);
+        rows[n].at = (char *)vb_shm_places(master, slot, 0);
+        rows[n++].size = small.backends * sizeof(struct vb_shm_places);
+        rows[n].at = (char *)vb_shm_ips(master, slot);
+        rows[n++].size = sizeof(struct vb_shm_ips);
         for (unsigned b = 0; b < small.backends; b++) {
-            assert_int_equal((uintptr_t)vb_shm_traffic(master, slot, b) % 128, 0);
-            memset(vb_shm_traffic(master, slot, b), (int)(16 + slot * small.backends + b),
-                   sizeof(struct vb_shm_traffic));
+            rows[n].at = (char *)vb_shm_traffic(master, slot, b);
+            rows[n++].size = sizeof(struct vb_shm_traffic);
         }
     }
-    for (unsigned slot = 0; slot < small.workers; slot++) {
-        assert_int_equal(vb_shm_in_flight(master, slot)[small.backends - 1], 0x01010101 * (slot + 1));
-        for (unsigned b = 0; b < small.backends; b++) {
-            const unsigned char *row = (const unsigned char *)vb_shm_traffic(master, slot, b);
-            assert_int_equal(row[0], 16 + slot * small.backends + b);
-            assert_int_equal(row[sizeof(struct vb_shm_traffic) - 1], row[0]);
-        }
+    assert_int_equal(n, small.workers * (4 + small.backends));
+    const char *base = (const char *)vb_shm_header(master), *end = base + vb_shm_size(small);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal((uintptr_t)rows[i].at % 128, 0);
+        assert_true(rows[i].at > (char *)vb_shm_backend(master, small.backends - 1));
+        assert_true(rows[i].at + rows[i].size <= end);
+        memset(rows[i].at, (int)i + 1, rows[i].size);
     }
-    const char *last = (const char *)vb_shm_traffic(master, small.workers - 1, small.backends - 1);
-    const char *base = (const char *)vb_shm_header(master);
-    assert_int_equal(last + sizeof(struct vb_shm_traffic) - base, vb_shm_size(small));
+    for (size_t i = 0; i < n; i++)
+        for (size_t b = 0; b < rows[i].size; b++)
+            assert_int_equal((unsigned char)rows[i].at[b], i + 1);
+    assert_int_equal(vb_shm_backend(master, small.backends - 1)->used, 0);
 }
 
 static void index_out_of_range_ends_the_process(void **state)
 {
-    for (int what = 0; what < 5; what++) {
+    for (int what = 0; what < 7; what++) {
         pid_t pid = fork_child();
         if (pid == 0) {
             signal(SIGABRT, SIG_DFL);
@@ -333,6 +346,12 @@ static void index_out_of_range_ends_the_process(void **state)
                 break;
             case 4:
                 vb_shm_in_flight(master, small.workers);
+                break;
+            case 5:
+                vb_shm_places(master, small.workers, 0);
+                break;
+            case 6:
+                vb_shm_ips(master, small.workers);
                 break;
             }
             _exit(0);

@@ -46,8 +46,9 @@ static void worker_writes_what_others_see(void **state)
     struct vb_error err = {{0}};
     struct vb_shm *master = create(f->path, small), *worker = NULL;
     assert_int_equal(vb_shm_attach_fd(&worker, vb_shm_fd_for_workers(master), &err), 0);
-    vb_add64(&vb_shm_worker(worker, 1)->requests, 5);
-    assert_int_equal(vb_shm_worker(master, 1)->requests, 5);
+    assert_int_equal(vb_shm_claim_worker(master, 0, 1, false), 0);
+    vb_add64(&vb_shm_worker(worker, 0)->requests, 5);
+    assert_int_equal(vb_shm_worker(master, 0)->requests, 5);
     /* A worker that outlives its master must not look like one. */
     vb_shm_close(&master);
     assert_false(vb_shm_alive(worker));
@@ -255,12 +256,8 @@ static void impossible_capacities_and_names(void **state)
     struct fixture *f = *state;
     struct vb_error err;
     struct vb_shm *shm = NULL;
-    static const struct vb_shm_capacity wrong[] = {{0, 1, 0},
-                                                   {1, 0, 0},
-                                                   {VB_SHM_WORKERS_MAX + 1, 1, 0},
-                                                   {1, VB_SHM_BACKENDS_MAX + 1, 0},
-                                                   {UINT32_MAX, UINT32_MAX, 0},
-                                                   {1, 1, 2}};
+    static const struct vb_shm_capacity wrong[] = {
+        {0, 1}, {1, 0}, {VB_SHM_WORKERS_MAX + 1, 1}, {1, VB_SHM_BACKENDS_MAX + 1}, {UINT32_MAX, UINT32_MAX}};
     for (unsigned i = 0; i < VB_ARRAY_SIZE(wrong); i++)
         assert_int_equal(vb_shm_create(&shm, f->path, NAME, wrong[i], &err), -EINVAL);
     char name[VB_SHM_NAME_MAX + 1];
@@ -268,6 +265,32 @@ static void impossible_capacities_and_names(void **state)
     name[VB_SHM_NAME_MAX] = '\0';
     assert_int_equal(vb_shm_create(&shm, f->path, name, small, &err), -EINVAL);
     assert_int_equal(access(f->path, F_OK), -1);
+}
+
+/* The last room goes while there is one worker: others come as long as they have all their rows. */
+static int add_workers_without_room(const char *dir, const char *path)
+{
+    static const char bytes[4096];
+    struct vb_error err = {{0}};
+    struct vb_shm *shm = NULL;
+    char other[96];
+    int slot;
+    unsigned n = 0;
+    if (vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){200, 1}, &err) != 0)
+        return 8;
+    snprintf(other, sizeof(other), "%s/other", dir);
+    int fd = open(other, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    if (vb_shm_claim_worker(shm, n++, 1, false) != 0)
+        return 9;
+    while (write(fd, bytes, sizeof(bytes)) > 0)
+        ;
+    while ((slot = vb_shm_claim_worker(shm, n, 1, false)) >= 0)
+        n++;
+    if (slot != -ENOMEM || n == 1 || vb_shm_slots(shm) != n)
+        return 10;
+    close(fd);
+    vb_shm_close(&shm);
+    return 0;
 }
 
 /* In a mount namespace of our own; the exit status tells. */
@@ -278,24 +301,33 @@ static int try_tiny_tmpfs(const char *dir, const char *path)
     if ((unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) ||
         mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 || mount("tmpfs", dir, "tmpfs", 0, "size=224k") != 0)
         return SKIPPED;
-    int r = vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){2, 512, 0}, &err);
+    int r = vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){2, 512}, &err);
     if (r != -ENOSPC || strstr(err.text, "MiB in ") == NULL || strstr(err.text, "--segment") == NULL) {
         fprintf(stderr, "tiny tmpfs: %d, %s\n", r, err.text);
         return 1;
     }
     if (access(path, F_OK) == 0)
         return 2;
-    /* Room for the segment, but not for a backend's rows or a worker's table: they are refused, and not half there. */
-    struct vb_backend_spec spec = {"b1", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN};
-    if (vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){64, 64, 1}, &err) != 0)
+    /* Room for the segment and a worker, but not for its table, a second one with all its rows, or one more backend's
+     * rows: they are refused, and not half there. */
+    struct vb_backend_spec spec = {"b0", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false};
+    char name[8];
+    int slot, n = 0;
+    if (vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){200, 96}, &err) != 0)
         return 3;
-    if (vb_shm_add_backend(shm, 0, &spec) != -ENOMEM || vb_shm_backend(shm, 0)->used != 0)
+    if (vb_shm_claim_worker(shm, 0, 1, true) != -ENOMEM || vb_shm_slots(shm) != 0)
         return 4;
-    if (vb_shm_claim_worker(shm, 0, 1) != -ENOMEM || vb_shm_worker(shm, 0)->state != VB_WORKER_FREE)
+    if (vb_shm_claim_worker(shm, 0, 1, false) != 0 || vb_shm_slots(shm) != 1)
         return 5;
+    for (spec.name = name; snprintf(name, sizeof(name), "b%d", n), (slot = vb_shm_add_backend(shm, 0, &spec)) >= 0; n++)
+        memset(vb_shm_traffic(shm, 0, (unsigned)slot), 1, sizeof(struct vb_shm_traffic));
+    if (slot != -ENOMEM || n == 0 || vb_shm_backend(shm, (unsigned)n)->used != 0)
+        return 6;
+    if (vb_shm_claim_worker(shm, 1, 1, false) != -ENOMEM || vb_shm_slots(shm) != 1)
+        return 7;
     vb_shm_unlink(shm);
     vb_shm_close(&shm);
-    return 0;
+    return add_workers_without_room(dir, path);
 }
 
 static void no_room_says_how_much(void **state)
@@ -321,7 +353,7 @@ static void file_size_limit_is_no_room(void **state)
         struct vb_shm *shm = NULL;
         signal(SIGXFSZ, SIG_IGN);
         setrlimit(RLIMIT_FSIZE, &(struct rlimit){16384, 16384});
-        int r = vb_shm_create(&shm, f->path, NAME, (struct vb_shm_capacity){2, 64, 0}, &err);
+        int r = vb_shm_create(&shm, f->path, NAME, (struct vb_shm_capacity){2, 64}, &err);
         _exit(r == -EFBIG && strstr(err.text, "there is no room") != NULL ? 0 : 1);
     }
     assert_int_equal(status_of(pid), 0);

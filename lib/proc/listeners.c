@@ -1,0 +1,186 @@
+#include "listeners.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vb/listen.h"
+#include "vb/log.h"
+
+struct vb_address {
+    char text[sizeof(((struct vb_conf_listener *)0)->text)];
+    struct sockaddr_storage where;
+    socklen_t length;
+    int *fds;
+    unsigned n;
+    unsigned n_sure; /* of these, those that were there before the last prepare */
+};
+
+static struct vb_address *find(const struct vb_listeners *listeners, const char *text)
+{
+    for (unsigned i = 0; i < listeners->n; i++)
+        if (strcmp(listeners->addresses[i]->text, text) == 0)
+            return listeners->addresses[i];
+    return NULL;
+}
+
+bool vb_listeners_named(const struct vb_conf *conf, const char *text)
+{
+    for (unsigned i = 0; i < conf->n_listeners; i++)
+        if (strcmp(conf->listeners[i].text, text) == 0)
+            return true;
+    return false;
+}
+
+/* ---- making them ------------------------------------------------------------------------------------------------- */
+
+static uint16_t port_of(const struct sockaddr_storage *where)
+{
+    if (where->ss_family == AF_INET)
+        return ((const struct sockaddr_in *)where)->sin_port;
+    return where->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)where)->sin6_port : 0;
+}
+
+/*
+ * A socket of ours that a new one of this listener may stand beside: every address of a port and that port of one
+ * address exclude each other otherwise. -1: there is none.
+ */
+static int find_neighbour(const struct vb_listeners *listeners, const struct vb_conf_listener *listener)
+{
+    for (unsigned i = 0; i < listeners->n; i++) {
+        const struct vb_address *ours = listeners->addresses[i];
+        if (ours->where.ss_family == listener->address.ss_family && port_of(&ours->where) != 0 &&
+            port_of(&ours->where) == port_of(&listener->address))
+            return ours->fds[0];
+    }
+    return -1;
+}
+
+static struct vb_address *append(struct vb_listeners *listeners, const struct vb_conf_listener *listener)
+{
+    struct vb_address **all = realloc(listeners->addresses, (listeners->n + 1) * sizeof(struct vb_address *));
+    if (all == NULL)
+        return NULL;
+    listeners->addresses = all;
+    struct vb_address *address = calloc(1, sizeof(*address));
+    if (address == NULL)
+        return NULL;
+    memcpy(address->text, listener->text, sizeof(address->text));
+    address->where = listener->address;
+    address->length = listener->address_len;
+    all[listeners->n++] = address;
+    return address;
+}
+
+/* So that there are `n`. */
+static int add_sockets(struct vb_address *address, unsigned n, int neighbour, struct vb_error *err)
+{
+    int *fds = realloc(address->fds, n * sizeof(*fds));
+    if (fds == NULL)
+        return vb_fail(err, -ENOMEM, "out of memory");
+    address->fds = fds;
+    int r = vb_listen_open(fds + address->n, n - address->n, address->n > 0 ? fds[0] : neighbour,
+                           (const struct sockaddr *)&address->where, address->length, address->text, err);
+    if (r == 0)
+        address->n = n;
+    return r;
+}
+
+int vb_listeners_prepare(struct vb_listeners *listeners, const struct vb_conf *conf, unsigned workers,
+                         struct vb_error *err)
+{
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < conf->n_listeners; i++) {
+        const struct vb_conf_listener *listener = &conf->listeners[i];
+        int neighbour = find_neighbour(listeners, listener);
+        struct vb_address *address = find(listeners, listener->text);
+        if (address == NULL)
+            address = append(listeners, listener);
+        if (address == NULL)
+            r = vb_fail(err, -ENOMEM, "out of memory");
+        else if (address->n < workers)
+            r = add_sockets(address, workers, neighbour, err);
+    }
+    if (r < 0)
+        vb_listeners_undo(listeners);
+    return r;
+}
+
+/* ---- closing them ------------------------------------------------------------------------------------------------ */
+
+/* All but the first `keep`. Without one left, a unix socket stops in all processes, and its file goes. */
+static void close_sockets(struct vb_address *address, unsigned keep)
+{
+    if (keep == 0 && address->n > 0)
+        vb_listen_unlink(address->fds[0], (const struct sockaddr *)&address->where);
+    while (address->n > keep)
+        close(address->fds[--address->n]);
+}
+
+static void forget_empty(struct vb_listeners *listeners)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < listeners->n; i++) {
+        struct vb_address *address = listeners->addresses[i];
+        if (address->n > 0) {
+            listeners->addresses[kept++] = address;
+            continue;
+        }
+        free(address->fds);
+        free(address);
+    }
+    listeners->n = kept;
+}
+
+void vb_listeners_undo(struct vb_listeners *listeners)
+{
+    for (unsigned i = 0; i < listeners->n; i++)
+        close_sockets(listeners->addresses[i], listeners->addresses[i]->n_sure);
+    forget_empty(listeners);
+}
+
+void vb_listeners_commit(struct vb_listeners *listeners, const struct vb_conf *conf)
+{
+    for (unsigned i = 0; i < listeners->n; i++) {
+        struct vb_address *address = listeners->addresses[i];
+        if (!vb_listeners_named(conf, address->text))
+            close_sockets(address, 0);
+        for (; address->n_sure < address->n; address->n_sure++) {
+            int r = vb_listen_start(address->fds[address->n_sure]);
+            if (r < 0)
+                vb_log_error("cannot listen on %s: %s", address->text, vb_strerror(r));
+        }
+    }
+    forget_empty(listeners);
+}
+
+void vb_listeners_close(struct vb_listeners *listeners)
+{
+    for (unsigned i = 0; i < listeners->n; i++)
+        close_sockets(listeners->addresses[i], 0);
+    forget_empty(listeners);
+    free(listeners->addresses);
+    listeners->addresses = NULL;
+}
+
+/* ---- who serves which -------------------------------------------------------------------------------------------- */
+
+int vb_listeners_of_worker(const struct vb_listeners *listeners, const struct vb_conf *conf, unsigned index,
+                           unsigned workers, bool prepared, struct vb_worker_socket **ret_sockets)
+{
+    unsigned room = 0, n = 0;
+    for (unsigned i = 0; i < listeners->n; i++)
+        room += (listeners->addresses[i]->n + workers - 1) / workers;
+    struct vb_worker_socket *sockets = calloc(VB_MAX(room, 1u), sizeof(*sockets));
+    if (sockets == NULL)
+        return -ENOMEM;
+    for (unsigned l = 0; l < conf->n_listeners; l++) {
+        const struct vb_address *address = find(listeners, conf->listeners[l].text);
+        unsigned most = address == NULL ? 0 : prepared ? address->n : address->n_sure;
+        for (unsigned s = index; s < most; s += workers)
+            sockets[n++] = (struct vb_worker_socket){address->fds[s], l};
+    }
+    *ret_sockets = sockets;
+    return (int)n;
+}

@@ -1,0 +1,508 @@
+"""Reloading: a new generation of workers takes over, the old one finishes what it has, nobody notices (design.md 2).
+
+The other tests of it: test_reload_files.py (what the new file says, and what goes on all the same),
+test_reload_listeners.py (where it listens), test_reload_load.py (under load, and very often).
+"""
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+import zlib
+
+import pytest
+from harness import (BUILD, TIMEOUT, Balancer, Client, at_once, children_of, eventually, get, hang, is_refused,
+                     is_running, is_stopped, reply, run, unique_name, web)
+from upgrade import ask, round_trip, switch_and_echo
+
+
+@pytest.fixture(params=[1, 4], ids=lambda n: f"workers={n}")
+def workers(request):
+    return request.param
+
+
+def held(connection, request):
+    """Answers /slow once it is released, and all else at once."""
+    if request.target == "/slow":
+        connection.backend.released.wait(60)
+    connection.send(reply(request.target))
+
+
+def start_slow(lb, there, n):
+    """n clients whose requests wait at the backend."""
+    clients = [Client(lb.port) for _ in range(n)]
+    before = len(there.requests)
+    for client in clients:
+        client.start("GET", "/slow")
+    there.wait_requests(before + n)
+    return clients
+
+
+def vbctl_reload(lb):
+    """One that runs beside the test."""
+    return subprocess.Popen([BUILD / "vbctl", "--name", lb.name, "reload"], text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def end_of(process):
+    said, complained = process.communicate(timeout=TIMEOUT)
+    return process.returncode, said, complained
+
+
+def generations(lb):
+    return {row["generation"] for row in lb.worker_rows()}
+
+
+# ---- asking for it ---------------------------------------------------------------------------------------------------
+
+
+def test_by_a_signal_and_by_vbctl(balancer, backend, workers):
+    lb = balancer(backend(), workers=workers)
+    first = lb.worker_pids()
+    assert generations(lb) == {1}
+    lb.hup()
+    second = lb.wait_generation(2)
+    said = lb.reload()
+    assert "generation 3" in said and len(said.splitlines()) == 1
+    third = lb.wait_generation(3)
+    assert len({*first, *second, *third}) == 3 * workers, "each generation has processes of its own"
+    lb.wait_old_gone()
+    assert not any(is_running(pid) for pid in first + second)
+    assert [row["index"] for row in lb.worker_rows()] == list(range(workers))
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+    status = lb.vbctl("status")
+    assert (status["state"], status["workers"]) == ("running", {"wanted": workers, "ready": workers})
+
+
+def test_json_says_the_same(balancer, backend):
+    lb = balancer(backend())
+    result = run("vbctl", "--name", lb.name, "reload", "--json")
+    said = json.loads(result.stdout)
+    assert result.returncode == 0 and said["ok"] is True and "generation 2" in said["message"]
+
+
+def test_when_vbctl_returns_the_new_file_is_in_force(balancer, backend, workers):
+    both = [backend(reply("a")), backend(reply("b"))]
+    lb = balancer(both[0], workers=workers)
+    for n in range(1, 7):
+        lb.reload(pools=web(both[n % 2]))
+        assert {get(lb.port).text for _ in range(8)} == {"ab"[n % 2]}
+
+
+# ---- what is under way -----------------------------------------------------------------------------------------------
+
+
+def test_requests_under_way_are_finished(balancer, backend, workers):
+    there = backend(held)
+    lb = balancer(there, workers=workers)
+    old = lb.worker_pids()
+    clients = start_slow(lb, there, 8)
+    lb.reload()
+    assert not set(old) & set(lb.worker_pids())
+    assert generations(lb) == {1, 2}
+    assert lb.vbctl("status")["in_flight"] == lb.backend(there)["in_flight"] == 8
+    assert {row["state"] for row in lb.worker_rows() if row["generation"] == 1} == {"draining"}
+    assert {get(lb.port, "/quick").text for _ in range(10)} == {"/quick"}
+    there.released.set()
+    for client in clients:
+        response = client.response()
+        assert response.text == "/slow" and response.closes
+        assert client.is_closed()
+    lb.wait_old_gone()
+    lb.wait_idle()
+
+
+def test_a_slow_upload_is_finished(balancer, backend):
+    there = backend()
+    lb = balancer(there)
+    with Client(lb.port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello")
+        eventually(lambda: b"hello" in there.received, "the first half has arrived")
+        lb.reload()
+        client.send(b"world")
+        response = client.response()
+        assert response.status == 200 and response.closes
+        assert client.is_closed()
+    assert there.requests[0].body == b"helloworld"
+
+
+def test_a_head_that_has_begun_is_finished(balancer, backend):
+    lb = balancer(backend(held))
+    with Client(lb.port) as client:
+        client.send(b"GET /half HTTP/1.1\r\nHo")
+        eventually(lambda: lb.total("connections") == 1, "it is there")
+        assert get(lb.port).status == 200, "and what it sent has been read before this one"
+        lb.reload()
+        client.send(b"st: x\r\n\r\n")
+        response = client.response()
+        assert response.text == "/half" and response.closes
+
+
+def test_a_big_download_is_finished(balancer, backend):
+    """Its head said nothing of an end: the next request is answered too, and that one says so."""
+    body = random.Random(1).randbytes(1 << 20) * 30
+    there = backend(lambda c, r: c.send(reply(body if r.target == "/big" else "small")), record=False)
+    lb = balancer(there)
+    with Client(lb.port, receive_buffer=65536) as client:
+        client.start("GET", "/big")
+        head = client.head()
+        assert not head.closes
+        begun = client.exactly(100_000)
+        lb.reload()
+        assert zlib.crc32(begun + client.exactly(len(body) - len(begun))) == zlib.crc32(body)
+        response = client.get("/small")
+        assert response.text == "small" and response.closes
+        assert client.is_closed()
+    lb.wait_old_gone()
+
+
+def test_idle_connections_are_closed_cleanly(balancer, backend, workers):
+    lb = balancer(backend(), workers=workers)
+    clients = [Client(lb.port) for _ in range(10)]
+    assert [client.get().status for client in clients] == [200] * 10
+    silent = Client(lb.port)
+    eventually(lambda: lb.total("connections") == 11, "all are there")
+    lb.reload()
+    for client in [*clients, silent]:
+        assert client.rest() == b"", "a FIN, no RST, and not a byte"
+        client.close()
+    lb.wait_old_gone()
+
+
+def test_a_kept_connection_may_be_used_until_it_is_told(balancer, backend, workers):
+    """A request that crosses the reload is answered, with the word that it was the last."""
+    lb = balancer(backend(), workers=workers)
+    for _ in range(5):
+        clients = [Client(lb.port) for _ in range(8)]
+        assert [client.get().status for client in clients] == [200] * 8
+        reloading = vbctl_reload(lb)
+        for client in clients:
+            while not client.get().closes:
+                pass
+            assert client.is_closed()
+        assert end_of(reloading)[0] == 0
+
+
+# ---- tunnels ---------------------------------------------------------------------------------------------------------
+
+
+def test_tunnels_go_on(balancer, backend, workers):
+    lb = balancer(backend(switch_and_echo), workers=workers)
+    old = [ask(lb.port) for _ in range(6)]
+    lb.reload()
+    new = [ask(lb.port) for _ in range(6)]
+    assert all(round_trip(client) for client in old + new)
+    assert lb.total("tunnels") == 12 and generations(lb) == {1, 2}
+    for client in old:
+        client.close()
+    lb.wait_old_gone()
+    assert all(round_trip(client) for client in new)
+
+
+def test_tunnels_are_cut_after_the_grace_that_they_were_opened_under(balancer, backend):
+    lb = balancer(backend(switch_and_echo), config={"shutdown": {"grace": "1s"}})
+    with ask(lb.port) as first:
+        began = time.monotonic()
+        lb.reload(shutdown={"grace": "30s"})
+        assert round_trip(first), "within the grace"
+        assert first.is_closed()
+        assert 0.9 < time.monotonic() - began < 10
+    with ask(lb.port) as second:
+        lb.reload(shutdown={"grace": "300ms"})
+        with ask(lb.port) as third:
+            lb.reload()
+            assert third.is_closed()
+            assert round_trip(second), "its 30 s are not over"
+        eventually(lambda: generations(lb) == {2, 4}, "generation 3 is gone, and 2 is not")
+
+
+def test_two_old_generations_may_linger_and_no_third(balancer, backend, workers):
+    lb = balancer(backend(switch_and_echo), workers=workers)
+    tunnels = [ask(lb.port)]
+    for _ in range(2):
+        lb.reload()
+        tunnels.append(ask(lb.port))
+    assert all(round_trip(tunnel) for tunnel in tunnels) and generations(lb) == {1, 2, 3}
+    lb.reload()
+    assert tunnels[0].is_closed(), "the oldest is cut"
+    assert all(round_trip(tunnel) for tunnel in tunnels[1:])
+    eventually(lambda: generations(lb) == {2, 3, 4}, "the oldest is gone")
+    assert get(lb.port).text == "no"
+    for tunnel in tunnels:
+        tunnel.close()
+    lb.wait_old_gone()
+    lb.wait_idle()
+
+
+# ---- crashes meanwhile -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stuck(balancer, tmp_path):
+    """stuck(...) -> (balancer, gate): new workers stop before they do anything while the file `gate` is there."""
+    def make(*args, **options):
+        gate = tmp_path / "gate"
+        return balancer(*args, program="vibebalancer-faults", env={"VB_STOP_AT_START": str(gate)}, **options), gate
+    return make
+
+
+def reload_that_gets_stuck(lb, gate):
+    """(the vbctl that waits for it, the new workers, which have stopped)"""
+    gate.touch()
+    process = vbctl_reload(lb)
+
+    def stopped():
+        pids = [pid for pid in children_of(lb.pid) if is_stopped(pid)]
+        return pids if len(pids) == lb.workers else None
+    return process, eventually(stopped, "the new workers have stopped")
+
+
+def go_on(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_until_the_new_workers_are_ready_the_old_ones_serve(stuck, backend, workers):
+    there = backend()
+    lb, gate = stuck(there, workers=workers)
+    old = lb.worker_pids()
+    with Client(lb.port) as kept:
+        process, new = reload_that_gets_stuck(lb, gate)
+        assert kept.get().status == 200
+        assert [get(lb.port).status for _ in range(20)] == [200] * 20
+        assert lb.worker_pids() == old and lb.generation == 1 and process.poll() is None
+        response = kept.get()
+        assert response.status == 200 and not response.closes
+        gate.unlink()
+        go_on(new)
+        assert end_of(process)[0] == 0
+    assert lb.generation == 2 and sorted(lb.worker_pids()) == sorted(new)
+    assert [get(lb.port).status for _ in range(20)] == [200] * 20
+
+
+def test_a_new_worker_that_dies_before_it_is_ready_ends_the_reload(stuck, backend, workers):
+    lb, gate = stuck(backend(), workers=workers)
+    old = lb.worker_pids()
+    process, new = reload_that_gets_stuck(lb, gate)
+    os.kill(new[-1], signal.SIGKILL)
+    status, said, complained = end_of(process)
+    assert (status, said) == (1, "") and "ended before it was ready" in complained
+    eventually(lambda: sorted(children_of(lb.pid)) == sorted(old), "nothing is left of the new generation")
+    assert lb.worker_pids() == old and lb.generation == 1
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+    gate.unlink()
+    lb.reload()
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+
+
+def test_a_worker_that_dies_while_the_next_generation_starts_is_replaced(stuck, backend, workers):
+    lb, gate = stuck(backend(), workers=workers)
+    old = lb.worker_pids()
+    process, new = reload_that_gets_stuck(lb, gate)
+    gate.unlink()
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+    replaced = lb.wait_workers(without=[*old, *new])
+    assert lb.generation == 1
+    go_on(new)
+    assert end_of(process)[0] == 0
+    assert sorted(lb.worker_pids()) == sorted(new)
+    eventually(lambda: not any(is_running(pid) for pid in replaced), "the old generation is gone")
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+
+
+def test_a_worker_that_dies_while_it_finishes_is_not_replaced(balancer, backend, workers):
+    there = backend(held)
+    lb = balancer(there, workers=workers)
+    clients = start_slow(lb, there, 8)
+    lb.reload()
+    doomed = [row["pid"] for row in lb.worker_rows() if row["generation"] == 1]
+    for pid in doomed:
+        os.kill(pid, signal.SIGKILL)
+    assert all(client.is_closed() for client in clients)
+    lb.wait_old_gone()
+    lb.wait_idle()
+    eventually(lambda: sorted(children_of(lb.pid)) == sorted(lb.worker_pids()), "nobody else")
+    assert len(lb.worker_pids()) == workers and lb.total("connections") == 0
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+
+
+def test_a_worker_of_the_new_generation_that_dies_is_replaced(balancer, backend, workers):
+    lb = balancer([backend(reply("a"))], workers=workers)
+    lb.reload(pools=web(backend(reply("b"))))
+    pids = lb.worker_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    lb.wait_workers(without=pids)
+    assert generations(lb) == {2}
+    assert {get(lb.port).text for _ in range(10)} == {"b"}
+
+
+def test_a_killed_master_leaves_no_worker_of_any_generation(balancer, backend):
+    lb = balancer(backend(switch_and_echo), workers=2, config={"shutdown": {"grace": "1s"}})
+    lb.unclean = True
+    tunnels = [ask(lb.port)]
+    for _ in range(2):
+        lb.reload(shutdown={"grace": "2s"})
+        tunnels.append(ask(lb.port))
+    pids = children_of(lb.pid)
+    assert len(pids) >= 4
+    os.kill(lb.pid, signal.SIGKILL)
+    lb.process.wait()
+    assert all(tunnel.is_closed() for tunnel in tunnels[1:])
+    eventually(lambda: not any(is_running(pid) for pid in pids), "all have noticed")
+
+
+# ---- stopping meanwhile ----------------------------------------------------------------------------------------------
+
+
+def test_a_stop_finishes_what_all_generations_have(balancer, backend, workers):
+    there = backend(held)
+    lb = balancer(there, workers=workers)
+    clients = []
+    for _ in range(2):
+        clients += start_slow(lb, there, 3)
+        lb.reload()
+    clients += start_slow(lb, there, 3)
+    lb.ask_to_stop()
+    eventually(lambda: is_refused(lb.port), "it stops")
+    assert lb.process.poll() is None
+    there.released.set()
+    assert [client.response().text for client in clients] == ["/slow"] * 9
+    lb.stop()
+
+
+def test_a_second_signal_cuts_all_generations(balancer, backend):
+    there = backend(hang)
+    lb = balancer(there, workers=2)
+    clients = [Client(lb.port)]
+    clients[0].start("GET", "/")
+    there.wait_requests(1)
+    lb.reload()
+    clients.append(Client(lb.port))
+    clients[1].start("GET", "/")
+    there.wait_requests(2)
+    pids = children_of(lb.pid)
+    lb.ask_to_stop()
+    eventually(lambda: is_refused(lb.port), "it stops")
+    lb.ask_to_stop()
+    lb.wait(10)
+    assert not any(is_running(pid) for pid in pids)
+    assert not lb.segment.exists() and lb.reports() == ""
+    lb.unclean = True  # its exit status is not prescribed
+
+
+def test_a_stop_while_the_next_generation_starts(stuck, backend, workers):
+    """... which does not even hear of it."""
+    there = backend(held)
+    lb, gate = stuck(there, workers=workers)
+    client, = start_slow(lb, there, 1)
+    process, new = reload_that_gets_stuck(lb, gate)
+    lb.ask_to_stop()
+    status, said, complained = end_of(process)
+    assert (status, said) == (1, "") and "stop" in complained
+    there.released.set()
+    assert client.response().text == "/slow"
+    lb.stop()
+    assert not any(is_running(pid) for pid in new)
+
+
+def test_a_stop_at_any_moment_of_a_reload(balancer, backend):
+    there = backend()
+    for pause in (0, 0.02, 0.05, 0.1, 0.2, 0.3):
+        lb = balancer(there, workers=4)
+        lb.hup()
+        time.sleep(pause)
+        lb.stop()
+
+
+def test_no_reload_while_it_stops(balancer, backend):
+    there = backend(held)
+    lb = balancer(there, workers=2)
+    client, = start_slow(lb, there, 1)
+    lb.ask_to_stop()
+    eventually(lambda: lb.vbctl("status")["state"] == "stopping", "it stops")
+    assert "stop" in lb.reload_in_vain()
+    lb.hup()
+    assert lb.generation == 1
+    there.released.set()
+    assert client.response().text == "/slow"
+    lb.stop()
+
+
+def test_a_signal_before_it_serves(lifetimes, backend, tmp_path):
+    """While it waits for the answer to its first check."""
+    there = backend(lambda c, r: hang(c, r) if r.target == "/health" else c.send(reply()))
+    lb = Balancer(tmp_path, web(there, health={"path": "/health", "timeout": "30s"}), workers=2, name=unique_name())
+    there.wait_requests(1)
+    lb.hup()
+    lifetimes.enter_context(lb)
+    assert get(lb.port).status == 200
+    lb.reload()
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+    there.released.set()
+
+
+# ---- many at once ----------------------------------------------------------------------------------------------------
+
+
+def test_many_commands_at_once(balancer, backend, workers):
+    """Each is answered after a reload that has read the file as it was when the command was given."""
+    a = backend()
+    lb = balancer(a, workers=workers)
+    for n in range(3):
+        lb.write_config(pools=web({"address": a, "name": f"b{n}"}))
+        results = at_once(20, lambda _: run("vbctl", "--name", lb.name, "reload"))
+        assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 20
+        assert [row["name"] for row in lb.vbctl("backends")["backends"]] == [f"b{n}"]
+    assert 4 <= lb.generation <= 61
+    lb.wait_old_gone()
+    assert len(lb.wait_workers()) == workers
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+
+
+def test_a_storm_of_signals_ends_in_the_newest_file(balancer, backend, workers):
+    a = backend()
+    lb = balancer(a, workers=workers)
+    for n in range(50):
+        lb.write_config(pools=web({"address": a, "name": f"b{n}"}))
+        lb.hup()
+    eventually(lambda: [row["name"] for row in lb.vbctl("backends")["backends"]] == ["b49"], "the newest file holds")
+    lb.reload()
+    assert [row["name"] for row in lb.vbctl("backends")["backends"]] == ["b49"]
+    assert lb.generation <= 52
+    lb.wait_old_gone()
+    eventually(lambda: len(children_of(lb.pid)) == workers, "no other process is left")
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+
+
+def test_clients_of_the_command_that_go_away(balancer, backend):
+    """Their reload is done all the same, and nobody waits for them."""
+    lb = balancer(backend())
+    for _ in range(20):
+        process = vbctl_reload(lb)
+        process.kill()
+        process.communicate()
+    lb.reload()
+    assert get(lb.port).status == 200
+
+
+def test_signals_while_commands_run(balancer, backend):
+    lb = balancer(backend(), workers=2)
+    over = threading.Event()
+
+    def storm():
+        while not over.wait(0.01):
+            lb.hup()
+    stormer = threading.Thread(target=storm, daemon=True)
+    stormer.start()
+    for _ in range(5):
+        lb.reload()
+        assert get(lb.port).status == 200
+    over.set()
+    stormer.join()
+    lb.reload()
+    lb.wait_old_gone()
