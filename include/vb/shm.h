@@ -252,6 +252,23 @@ bool vb_shm_alive(const struct vb_shm *shm);
 /* Unmaps, closes, frees, sets NULL; *shm may be NULL. Does not unlink. */
 void vb_shm_close(struct vb_shm **shm);
 
+/* ---- when a master was killed (locks.c) ---------------------------------------------------------------------------*/
+
+/* In a worker: it has listening sockets from now on, or none any more. Known for as long as the process lives. */
+void vb_shm_worker_listens(const struct vb_shm *shm, unsigned slot, bool listens);
+
+/* In the next master: the pid of the one that left its segment behind. 0: there was none, or of another layout. */
+pid_t vb_shm_last_master(const struct vb_shm *shm);
+
+/* Do processes of that one live still, of whatever layout? */
+bool vb_shm_has_orphans(const struct vb_shm *shm);
+
+/* Of these the worker in a slot below VB_SHM_WORKERS_MAX; 0: there is none, or it has not told yet that it lives. */
+pid_t vb_shm_orphan(const struct vb_shm *shm, unsigned slot, bool *ret_listens);
+
+/* Lets the last one's file go, and its memory; from then on there are no orphans. */
+void vb_shm_forget_last(struct vb_shm *shm);
+
 /* ---- rows ---------------------------------------------------------------------------------------------------------*/
 
 struct vb_shm_capacity vb_shm_capacity(const struct vb_shm *shm);

@@ -255,7 +255,10 @@ static int open_socket(struct vb_control *control, const char *configured, const
     if (r < 0)
         return vb_fail(err, r, "cannot find a place for the control socket: %s", vb_strerror(r));
     vb_ctl_address(path, &control->address);
-    return vb_listen_open_private(&control->fd, &control->address, err);
+    do
+        r = vb_listen_open_private(&control->fd, &control->address, err);
+    while (r == -EADDRINUSE && vb_orphans_wait(&control->master->orphans));
+    return r;
 }
 
 struct vb_control *vb_control_open(struct vb_master *master, const char *configured, const char *segment)

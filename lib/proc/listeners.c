@@ -74,14 +74,18 @@ static struct vb_address *append(struct vb_listeners *listeners, const struct vb
 }
 
 /* So that there are `n`. */
-static int add_sockets(struct vb_address *address, unsigned n, int neighbour, struct vb_error *err)
+static int add_sockets(struct vb_address *address, unsigned n, int neighbour, struct vb_orphans *orphans,
+                       struct vb_error *err)
 {
     int *fds = realloc(address->fds, n * sizeof(*fds));
     if (fds == NULL)
         return vb_fail(err, -ENOMEM, "out of memory");
     address->fds = fds;
-    int r = vb_listen_open(fds + address->n, n - address->n, address->n > 0 ? fds[0] : neighbour,
+    int r;
+    do
+        r = vb_listen_open(fds + address->n, n - address->n, address->n > 0 ? fds[0] : neighbour,
                            (const struct sockaddr *)&address->where, address->length, address->text, err);
+    while (r == -EADDRINUSE && vb_orphans_wait(orphans));
     if (r == 0)
         address->n = n;
     return r;
@@ -100,7 +104,7 @@ int vb_listeners_prepare(struct vb_listeners *listeners, const struct vb_conf *c
         if (address == NULL)
             r = vb_fail(err, -ENOMEM, "out of memory");
         else if (address->n < workers)
-            r = add_sockets(address, workers, neighbour, err);
+            r = add_sockets(address, workers, neighbour, listeners->orphans, err);
     }
     if (r < 0)
         vb_listeners_undo(listeners);

@@ -6,6 +6,7 @@
 #ifndef VB_PROC_LISTENERS_H
 #define VB_PROC_LISTENERS_H
 
+#include "orphans.h"
 #include "vb/conf.h"
 
 struct vb_address; /* one, with its sockets */
@@ -13,6 +14,7 @@ struct vb_address; /* one, with its sockets */
 struct vb_listeners {
     struct vb_address **addresses;
     unsigned n;
+    struct vb_orphans *orphans; /* of whom an address that is in use may be */
 };
 
 /*

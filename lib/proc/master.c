@@ -3,7 +3,8 @@
  * client's bytes.
  *
  *   start   configuration -> lock and segment -> control socket -> listening sockets -> log thread -> health thread ->
- *           (its first look at all backends, START_WAIT_MS at most) -> workers
+ *           (its first look at all backends, START_WAIT_MS at most) -> workers. Addresses that workers of a killed
+ *           master still have are waited for: see orphans.h
  *   stop    SIGTERM, SIGINT, SIGQUIT: workers drain; when none accepts any more the listening sockets are closed; when
  *           all are gone the rest is taken down. A second signal, or the end of the grace, kills what is left.
  *   reload  SIGHUP: see reload.h
@@ -29,9 +30,7 @@
 #define TICK_MS       1000
 #define LINGERING     2 /* old generations that may finish at the same time */
 
-/* Three generations of as many workers as there can be, and those that are just ending: a slot that is never used costs
- * nothing. */
-#define WORKER_SLOTS (3 * VB_WORKERS_MAX + 8)
+_Static_assert(VB_SHM_WORKERS_MAX >= (LINGERING + 2) * VB_WORKERS_MAX, "old, present and next generations have slots");
 
 static const int handled_signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD};
 
@@ -90,7 +89,8 @@ static int make_segment(struct vb_master *master, const struct vb_conf *conf, st
 {
     const char *path = master->options->segment;
     char usual[256];
-    struct vb_shm_capacity cap = {.workers = WORKER_SLOTS, .backends = conf->segment.backends};
+    /* Slots that are never used cost nothing. */
+    struct vb_shm_capacity cap = {.workers = VB_SHM_WORKERS_MAX, .backends = conf->segment.backends};
     if (path == NULL)
         path = conf->segment.path;
     if (path == NULL && vb_shm_default_path(usual, sizeof(usual), conf->name) == 0)
@@ -98,6 +98,7 @@ static int make_segment(struct vb_master *master, const struct vb_conf *conf, st
     int r = vb_shm_create(&master->shm, path, conf->name, cap, err);
     if (r < 0)
         return r;
+    vb_orphans_open(&master->orphans, master->shm);
     struct vb_shm_header *header = vb_shm_header(master->shm);
     vb_copy(header->program_version, sizeof(header->program_version), VB_VERSION);
     vb_copy(header->config_file, sizeof(header->config_file), master->config_file);
@@ -112,10 +113,13 @@ static int make_segment(struct vb_master *master, const struct vb_conf *conf, st
 
 static int open_listeners(struct vb_master *master, const struct vb_conf *conf, struct vb_error *err)
 {
+    master->listeners.orphans = &master->orphans;
     int r = vb_listeners_prepare(&master->listeners, conf, vb_master_workers(master, conf), err);
-    if (r == 0)
-        vb_listeners_commit(&master->listeners, conf);
-    return r;
+    if (r < 0)
+        return r;
+    vb_listeners_commit(&master->listeners, conf);
+    vb_orphans_close(&master->orphans);
+    return 0;
 }
 
 /* A balancer needs two descriptors for each request; the soft limit is made for other programs. */

@@ -9,6 +9,7 @@
 #include "listeners.h"
 #include "logger.h"
 #include "notify.h"
+#include "orphans.h"
 #include "reload.h"
 #include "vb/health.h"
 #include "vb/proc.h"
@@ -26,6 +27,7 @@ struct vb_master {
     struct vb_generations old;     /* that finish what they have, the oldest first */
     struct vb_reload reload;
     struct vb_listeners listeners;
+    struct vb_orphans orphans; /* only while it starts */
     struct vb_notify notify;
     struct vb_shm *shm;
     struct vb_logger *logger;

@@ -171,12 +171,29 @@ void vb_membership_undo(struct vb_membership **membership)
 
 /* ---- everything at once ------------------------------------------------------------------------------------------ */
 
+/* An operator has removed it since it was prepared: that was before the file counts. */
+static void bring_back(const struct vb_membership *m, unsigned slot)
+{
+    const struct vb_shm_backend *row = vb_shm_backend(m->shm, slot);
+    char name[VB_SHM_NAME_MAX], address[VB_SHM_ADDRESS_MAX];
+    struct vb_backend_spec spec = {
+        .name = name, .address = address, .weight = m->weights[slot], .configured = true, .health = VB_HEALTH_UNKNOWN};
+    vb_copy(name, sizeof(name), row->name);
+    vb_copy(address, sizeof(address), row->address);
+    atomic_store(&vb_shm_backend(m->shm, slot)->configured_weight, m->weights[slot]); /* so that the slot is its own */
+    int r = vb_shm_add_backend(m->shm, atomic_load(&row->pool), &spec);
+    if (r < 0)
+        vb_log_error("backend %s cannot be brought back: %s", name, vb_strerror(r));
+}
+
 static void commit_backend(const struct vb_membership *m, unsigned slot)
 {
     const struct vb_shm_backend *row = vb_shm_backend(m->shm, slot);
     const char *pool = vb_shm_pool(m->shm, atomic_load(&row->pool))->name;
     bool used = atomic_load(&row->used) != 0;
-    if (m->weights[slot] != 0) {
+    if (m->weights[slot] != 0 && !used) {
+        bring_back(m, slot);
+    } else if (m->weights[slot] != 0) {
         if (m->added[slot] && m->before != NULL)
             vb_log_info("backend %s/%s (%s) is new", pool, row->name, row->address);
         vb_shm_configure_backend(m->shm, slot, m->weights[slot]);

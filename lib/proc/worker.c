@@ -150,6 +150,7 @@ static void drain(struct worker *worker, void (*handle)(struct worker *worker, u
     vb_proxy_drain(worker->proxy);
     for (unsigned i = 0; i < worker->conf->n_listeners; i++)
         handle(worker, i);
+    vb_shm_worker_listens(worker->shm, worker->slot, false);
     send_message(worker, VB_CONTROL_ACCEPTS_NO_MORE);
     if (!has_served) /* then nobody gives it anything */
         finish(worker);
@@ -355,6 +356,7 @@ static int run(struct worker *worker, const char *identity, const char *config_f
     }
     if (worker->slot >= vb_shm_slots(worker->shm))
         return -EINVAL;
+    vb_shm_worker_listens(worker->shm, worker->slot, true);
     r = read_config(worker, config_file);
     if (r < 0)
         return r;

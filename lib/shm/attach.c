@@ -28,6 +28,7 @@ struct vb_shm *shm_new(void)
         return NULL;
     shm->lock_fd = -1;
     shm->fd = -1;
+    shm->last_fd = -1;
     return shm;
 }
 
@@ -98,14 +99,6 @@ int vb_shm_attach(struct vb_shm **ret_shm, const char *path, struct vb_error *er
     return vb_fail(err, -EPROTO, "%s is still being made, or its vibebalancer died while it started", path);
 }
 
-bool vb_shm_alive(const struct vb_shm *shm)
-{
-    if (shm->lock_fd >= 0)
-        return true; /* that is us; one's own lock is never in one's way */
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    return fcntl(shm->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-}
-
 void vb_shm_close(struct vb_shm **shm)
 {
     struct vb_shm *s = *shm;
@@ -117,6 +110,7 @@ void vb_shm_close(struct vb_shm **shm)
         close(s->fd);
     if (s->lock_fd >= 0)
         close(s->lock_fd);
+    vb_shm_forget_last(s);
     free(s->path);
     free(s);
     *shm = NULL;

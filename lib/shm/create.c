@@ -1,19 +1,18 @@
 /*
  * Making a segment, and being master.
  *
- * Who is master is decided by a write lock of an open file description (OFD): it belongs to the descriptor, so it dies
- * with the master and is not lost when some other part of the process opens and closes the same file.
+ * Who is master is decided by a lock that dies with the master (locks.c).
  *
  *   1. Open or create PATH and lock it. Locked by another: a living master is there, -EBUSY.
  *   2. Is PATH still this file? A master that stopped, or another starter, may have changed it: again from 1.
  *   3. Make the segment under a temporary name, lock it, reserve its pages, fill the header, rename it over PATH.
- *   4. Let the old file go. Orphaned workers of a dead master keep their own mapping of it, which nobody resets.
+ *   4. Unlock the old file. Orphaned workers of a dead master keep their own mapping of it, which nobody resets; it is
+ *      kept open to ask who of them lives, until vb_shm_forget_last.
  *
  * Between 1 and 4 PATH always names a locked file, so two starters can never both win.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,14 +23,6 @@
 
 #include "shm_priv.h"
 
-static int lock_whole_file(int fd)
-{
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
-        return 0;
-    return errno == EACCES ? -EAGAIN : -errno;
-}
-
 static bool path_names(const char *path, int fd)
 {
     struct stat by_path, by_fd;
@@ -39,13 +30,20 @@ static bool path_names(const char *path, int fd)
            by_path.st_ino == by_fd.st_ino;
 }
 
-static int say_busy(int fd, const char *path, const char *name, struct vb_error *err)
+pid_t shm_master_of(int fd)
 {
     struct vb_shm_header header;
-    char usual[sizeof(header.config_file)], who[32] = "";
-    if (pread(fd, &header, sizeof(header), 0) == (ssize_t)sizeof(header) && header.magic == VB_SHM_MAGIC &&
-        header.version == VB_SHM_VERSION)
-        snprintf(who, sizeof(who), " (pid %" PRId32 ")", header.master_pid);
+    bool ours = pread(fd, &header, sizeof(header), 0) == (ssize_t)sizeof(header) && header.magic == VB_SHM_MAGIC &&
+                header.version == VB_SHM_VERSION;
+    return ours ? header.master_pid : 0;
+}
+
+static int say_busy(int fd, const char *path, const char *name, struct vb_error *err)
+{
+    pid_t master = shm_master_of(fd);
+    char usual[256], who[32] = "";
+    if (master > 0)
+        snprintf(who, sizeof(who), " (pid %d)", (int)master);
     if (vb_shm_default_path(usual, sizeof(usual), name) == 0 && strcmp(usual, path) == 0)
         return vb_fail(err, -EBUSY, "another instance named '%s' is running%s; stop it or choose another --name", name,
                        who);
@@ -92,7 +90,7 @@ static int lock_path(const char *path, const char *name, struct vb_error *err)
         int r = check_replaceable(fd, path, err);
         if (r < 0)
             goto fail;
-        r = lock_whole_file(fd);
+        r = shm_lock_master(fd);
         if (r == -EAGAIN) {
             r = say_busy(fd, path, name, err);
             goto fail;
@@ -150,7 +148,7 @@ static int make_file(struct vb_shm *shm, const char *temporary, const char *name
     shm->lock_fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (shm->lock_fd < 0)
         return say_cannot_open(-errno, temporary, err);
-    int r = lock_whole_file(shm->lock_fd);
+    int r = shm_lock_master(shm->lock_fd);
     if (r < 0)
         goto fail;
     r = reserve(shm->lock_fd, shm->path, &shm->at, err);
@@ -160,6 +158,9 @@ static int make_file(struct vb_shm *shm, const char *temporary, const char *name
     if (r < 0)
         goto fail;
     shm->fd = r;
+    r = shm_lock_instance(shm->fd);
+    if (r < 0)
+        goto fail;
     r = shm_map(shm, shm->lock_fd, PROT_READ | PROT_WRITE);
     if (r < 0)
         goto fail;
@@ -210,7 +211,8 @@ int vb_shm_create(struct vb_shm **ret_shm, const char *path, const char *name, s
     r = make_file(shm, temporary, name, err);
     if (r < 0)
         remove_if_empty(path, old); /* lock_path may have made it */
-    close(old);
+    shm_unlock_master(old);
+    shm->last_fd = old;
 out:
     free(temporary);
     if (r < 0)

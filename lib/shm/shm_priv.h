@@ -14,11 +14,20 @@ struct vb_shm {
     struct vb_shm_capacity cap; /* checked once; the header's copy is not looked at again */
     struct shm_layout at;       /* likewise */
     int lock_fd;                /* master: holds the lock that says who is master; others: -1 */
-    int fd;                     /* another open file description, without the lock */
+    int fd;                     /* another open file description, without that lock */
+    int last_fd;                /* master: the file whose place this one has taken; else, or forgotten: -1 */
     char *path;                 /* master: where the file is; others: NULL */
 };
 
 struct shm_layout shm_layout(struct vb_shm_capacity cap);
+
+/* See locks.c. -EAGAIN: another has it. Others: negative errno. */
+int shm_lock_master(int fd);
+void shm_unlock_master(int fd);
+int shm_lock_instance(int fd);
+
+/* The pid in the header of what may be any file; 0 when it is no segment of this layout. */
+pid_t shm_master_of(int fd);
 
 /* Gets the pages of a range now: one that could not be had later would be a SIGBUS in the middle of a request. */
 int shm_reserve(int fd, uint64_t at, uint64_t size);

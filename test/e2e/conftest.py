@@ -1,4 +1,6 @@
 """The fixtures: each makes as many things as a test asks for, and ends them, with their own checks, after it."""
+import os
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import Recorder, Town  # noqa: E402
-from harness import Backend, Balancer, Demo, web  # noqa: E402
+from harness import Backend, Balancer, Demo, go_on, web  # noqa: E402
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -61,6 +63,16 @@ def balancer(lifetimes, tmp_path):
             if hasattr(there, "released"):  # before the balancer is stopped: what they still hold would delay that
                 lifetimes.callback(there.released.set)
         return lb
+    return make
+
+
+@pytest.fixture
+def stopped(lifetimes):
+    """stopped(*pids): stops the processes; what is still stopped after the test goes on."""
+    def make(*pids):
+        for pid in pids:
+            lifetimes.callback(go_on, pid)
+            os.kill(pid, signal.SIGSTOP)
     return make
 
 

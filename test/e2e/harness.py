@@ -97,6 +97,14 @@ def is_running(pid):
         return False
 
 
+def go_on(*pids):
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+
+
 def is_stopped(pid):
     """By SIGSTOP."""
     try:

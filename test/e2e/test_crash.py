@@ -1,11 +1,17 @@
 """kill -9: of a worker it costs only what was in that worker; of the master, nothing stays behind (design.md 2)."""
+import mmap
 import os
+import re
 import signal
+import socket
+import struct
+import subprocess
 import time
 from collections import Counter
+from contextlib import closing
 
 import pytest
-from harness import Client, Load, at_once, eventually, get, hang, is_running, reply, run
+from harness import Balancer, Client, Load, at_once, children_of, eventually, get, hang, is_running, reply, run
 
 
 def kill(pid):
@@ -152,6 +158,183 @@ def test_a_worker_that_cannot_live_does_not_spin(balancer, backend):
     lb.wait_workers()
     assert killed < 15, f"{killed} processes in 3 s"
     assert get(lb.port).status == 200
+
+
+# ---- the next master -------------------------------------------------------------------------------------------------
+
+KILLING = r"worker \(pid (\d+)\) of the last master hangs and still listens: killing it"
+
+
+def kill_master(lb):
+    lb.unclean = True
+    kill(lb.pid)
+    lb.process.wait()
+
+
+def wait_gone(*pids):
+    eventually(lambda: not any(is_running(pid) for pid in pids), "they have ended")
+
+
+def left_by(lb, again):
+    """How many workers of the killed one `again` has found, as it says in the one line about them."""
+    n, = re.findall(rf"the last master \(pid {lb.pid}\) was killed; (\d+) of its workers finish$", again.log(), re.M)
+    return int(n)
+
+
+def killed_by(lb):
+    return [int(pid) for pid in re.findall(KILLING, lb.log())]
+
+
+def slow_or_ok(connection, request):
+    if request.target == "/slow":
+        connection.backend.released.wait()
+    connection.send(reply())
+
+
+def begin_slow(lb, there):
+    """A client with a request that ends when the backend is released, and the pid of its worker."""
+    client = Client(lb.port)
+    client.start("GET", "/slow")
+    there.wait_requests(1)
+    worker, = [row["pid"] for row in lb.worker_rows() if row["in_flight"] == 1]
+    return client, worker
+
+
+def start_in_vain(lb):
+    """The same once more, which cannot run; the last sentence that it says."""
+    result = run("vibebalancer", "-c", lb.file, "--name", lb.name, "--workers", lb.workers)
+    assert result.returncode == 1, result
+    return result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_master_started_again_at_once_takes_over(balancer, demos, workers):
+    backends = demos(2)
+    lb = balancer(backends, workers=workers)
+    for _ in range(20):
+        with Load(lb.port) as load:
+            load.wait(50)
+            kill_master(lb)
+            before, lb = lb, balancer(backends, workers=workers, name=lb.name, port=lb.port)
+            ready = time.monotonic()
+            load.wait(50)
+        assert load.failures(since=ready) == []
+        assert left_by(before, lb) <= workers and killed_by(lb) == []
+        assert lb.vbctl("status")["workers"]["ready"] == workers
+        result = run("vbctl", "--name", lb.name, "ready", f"web/{backends[0].address}")
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_master_that_was_killed_while_its_workers_started(balancer, demos, lifetimes, tmp_path, workers):
+    backends = demos(1)
+    lb = balancer(backends, workers=workers)
+    for _ in range(5):
+        kill_master(lb)
+        half = Balancer(tmp_path, {"web": {"backends": backends}}, workers=workers, name=lb.name, port=lb.port)
+        lifetimes.push(half)
+        pids = eventually(lambda: children_of(half.pid), "it has begun to start workers")
+        kill_master(half)
+        lb = balancer(backends, workers=workers, name=lb.name, port=lb.port)
+        assert [get(lb.port).status for _ in range(10)] == [200] * 10
+        wait_gone(*pids)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_worker_that_hangs_without_its_master_does_not_keep_the_port(balancer, demos, stopped, workers):
+    backends = demos(1)
+    lb = balancer(backends, workers=workers)
+    hung = lb.worker_pids()[0]
+    stopped(hung)
+    kill_master(lb)
+    again = balancer(backends, workers=workers, name=lb.name, port=lb.port)
+    assert not is_running(hung)
+    assert killed_by(again) == [hung]
+    assert left_by(lb, again) >= 1
+    assert [get(again.port).status for _ in range(10)] == [200] * 10
+
+
+def test_only_the_one_that_hangs_is_killed(balancer, backend, stopped):
+    there = backend(slow_or_ok)
+    lb = balancer(there, workers=4)
+    client, busy = begin_slow(lb, there)
+    with client:
+        hung, *_ = [pid for pid in lb.worker_pids() if pid != busy]
+        stopped(hung)
+        kill_master(lb)
+        again = balancer(there, workers=4, name=lb.name, port=lb.port)
+        assert killed_by(again) == [hung]
+        there.released.set()
+        assert client.response().status == 200
+    wait_gone(busy)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_request_of_the_last_master_finishes_beside_the_next(balancer, backend, workers):
+    there = backend(slow_or_ok)
+    lb = balancer(there, workers=workers)
+    client, busy = begin_slow(lb, there)
+    with client:
+        kill_master(lb)
+        again = balancer(there, workers=workers, name=lb.name, port=lb.port)
+        assert left_by(lb, again) >= 1
+        assert [get(again.port).status for _ in range(10)] == [200] * 10
+        assert is_running(busy) and killed_by(again) == []
+        there.released.set()
+        assert client.response().status == 200
+    wait_gone(busy)
+
+
+def test_a_port_that_another_program_has_taken_is_refused_at_once(balancer, backend):
+    lb = balancer(backend())
+    pids = lb.worker_pids()
+    kill_master(lb)
+    wait_gone(*pids)
+    with socket.create_server(("127.0.0.1", lb.port)):
+        began = time.monotonic()
+        assert start_in_vain(lb).endswith(f"cannot listen on 127.0.0.1:{lb.port}: another process listens there")
+        assert time.monotonic() - began < 2, "it has waited for workers that are not there"
+
+
+def test_nobody_is_killed_for_a_port_that_another_program_has_taken(balancer, backend):
+    there = backend(slow_or_ok)
+    lb = balancer(there)
+    client, busy = begin_slow(lb, there)
+
+    def take_port():
+        try:
+            return socket.create_server(("127.0.0.1", lb.port))
+        except OSError:
+            return None
+    with client:
+        kill_master(lb)
+        with closing(eventually(take_port, "the worker has stopped listening")):
+            assert start_in_vain(lb).endswith(": another process listens there")
+        assert is_running(busy)
+        there.released.set()
+        assert client.response().status == 200
+
+
+def test_who_has_the_pid_of_a_worker_by_now_is_not_killed(balancer, demos, stopped, lifetimes):
+    """What a segment says of pids is what was true once."""
+    backends = demos(1)
+    lb = balancer(backends)
+    hung, = lb.worker_pids()
+    other = subprocess.Popen(["sleep", "60"])
+    lifetimes.callback(other.wait)
+    lifetimes.callback(other.kill)
+    stopped(hung)
+    kill_master(lb)
+    with open(lb.segment, "r+b") as file, mmap.mmap(file.fileno(), 0) as segment:
+        at, = struct.unpack_from("Q", segment, 64)  # where the rows of workers are; their fourth word is the pid
+        assert struct.unpack_from("i", segment, at + 12) == (hung,)
+        struct.pack_into("i", segment, at + 12, other.pid)
+    again = balancer(backends, name=lb.name, port=lb.port)
+    assert killed_by(again) == [hung] and not is_running(hung)
+    assert other.poll() is None
+
+
+# ---- responses -------------------------------------------------------------------------------------------------------
 
 
 def test_a_killed_worker_leaves_no_response_that_looks_complete(balancer, backend):

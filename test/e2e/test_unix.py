@@ -97,6 +97,23 @@ def test_what_a_killed_master_has_left_is_replaced(listens, backend, path, worke
     assert {get(path).text for _ in range(10)} == {"second"}
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_master_started_again_at_once_gets_its_socket(listens, backend, path, stopped, workers, hangs):
+    """Also from workers of a killed one that do not let go of it."""
+    lb = listens(backend(reply("first")), workers=workers)
+    pids = lb.worker_pids()
+    if hangs:
+        stopped(*pids)
+    lb.unclean = True
+    os.kill(lb.pid, signal.SIGKILL)
+    lb.process.wait()
+    again = listens(backend(reply("second")), workers=workers, name=lb.name)
+    assert {get(path).text for _ in range(10)} == {"second"}
+    eventually(lambda: not any(is_running(pid) for pid in pids), "the workers of the first are gone")
+    again.stop()
+    assert not path.exists()
+
+
 def start_in_vain(folder, listen):
     """Starts an instance that cannot run; the one sentence that it says."""
     file = folder / f"{unique_name()}.yaml"

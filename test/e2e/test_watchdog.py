@@ -12,28 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import (Client, Load, at_once, children_of, eventually, get, hang, is_running, is_stopped, reply, run)
+from harness import (Client, Load, at_once, children_of, eventually, get, go_on, hang, is_running, is_stopped, reply,
+                     run)
 
 KILLING = r"worker (\d+) \(pid (\d+)\) has not moved for (\d+\.\d) s; (.*): killing it"
 LIMIT = {"watchdog": "1s"}
-
-
-@pytest.fixture
-def stopped(lifetimes):
-    """stopped(*pids): stops the processes; what is still stopped after the test goes on."""
-    def make(*pids):
-        for pid in pids:
-            lifetimes.callback(go_on, pid)
-            os.kill(pid, signal.SIGSTOP)
-    return make
-
-
-def go_on(*pids):
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError:
-            pass
 
 
 def killings(lb):
