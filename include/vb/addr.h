@@ -16,6 +16,12 @@ char *vb_addr_format(char *to, size_t size, const struct sockaddr *address);
  * is shown as IPv4. */
 char *vb_addr_format_ip(char *to, size_t size, const struct sockaddr *address);
 
+/*
+ * Would bind() refuse the second of two listeners? One path, or one port and one address or a wildcard. IPv4 and IPv6
+ * never meet: our IPv6 sockets are made with IPV6_V6ONLY, so [::]:80 and 0.0.0.0:80 live side by side.
+ */
+bool vb_addr_collide(const struct sockaddr_storage *a, const struct sockaddr_storage *b);
+
 /* An IP address in one form: IPv4 as ::ffff:a.b.c.d. All zero: none (a unix socket's peer has none). */
 struct vb_ip {
     uint8_t bytes[16];

@@ -219,6 +219,9 @@ void vb_conf_free(struct vb_conf **conf);
 
 const char *vb_balance_name(enum vb_balance balance);
 
+/* NULL: it has no pool of that name. */
+const struct vb_conf_pool *vb_conf_find_pool(const struct vb_conf *conf, const char *name);
+
 /*
  * `127.0.0.1:80`, `[::1]:80`, `host:80`, `http://host:80/`, `unix:/path` -> where that is. -EINVAL with a sentence that
  * says what is wrong.

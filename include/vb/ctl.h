@@ -17,7 +17,7 @@
 #define VB_CTL_TEXT_MAX    4096 /* of the text, with its NUL: some dozen lines */
 #define VB_CTL_SILENCE_MS  5000 /* a client whose request is not there whole by then is cut */
 #define VB_CTL_ANSWER_MS   10000
-#define VB_CTL_RELOAD_MS   60000 /* the answer to `reload` comes when that has ended */
+#define VB_CTL_RELOAD_MS   90000 /* the answer to `reload` comes when that has ended */
 
 struct vb_ctl_answer {
     bool done; /* false: refused, and nothing was changed */

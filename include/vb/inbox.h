@@ -24,8 +24,8 @@ int vb_inbox_open(struct vb_inbox **ret_inbox, struct vb_loop *loop, int fd,
 void vb_inbox_close(struct vb_inbox **inbox);
 
 /*
- * Puts a descriptor into another worker's inbox; the caller closes its own. -EAGAIN: a handful that was put there before
- * has not been taken yet, so that worker is busy, or stuck, and must not be waited for.
+ * Puts a descriptor into another worker's inbox; the caller closes its own. -EAGAIN: a handful that was put there
+ * before has not been taken yet, so that worker is busy, or stuck, and must not be waited for.
  */
 int vb_inbox_put(int fd, int descriptor, unsigned number);
 

@@ -307,8 +307,8 @@ struct vb_backend_spec {
 
 /*
  * Takes a free slot. >= 0: its index. -ENOSPC: capacity is used up. -EEXIST: the name is taken. -EINVAL: too long.
- * -ENOMEM: no room for the backend's traffic rows. A pool that is LEAVING is used again, with its backends. A backend
- * that was removed comes back into its slot, and to its figures, if the file names it.
+ * -ENOMEM: no room for the backend's traffic rows. A backend that was removed comes back into its slot, and to its
+ * figures, if the file names it.
  */
 int vb_shm_add_pool(struct vb_shm *shm, const struct vb_pool_spec *spec);
 int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec);
@@ -318,6 +318,9 @@ void vb_shm_set_pool(struct vb_shm *shm, unsigned pool, const struct vb_pool_spe
 
 /* It is LEAVING: not found any more, but there for those who know it. */
 void vb_shm_retire_pool(struct vb_shm *shm, unsigned pool);
+
+/* One that is LEAVING is used again, as it is. Its slot; -ENOENT: there is none of this name. */
+int vb_shm_recall_pool(struct vb_shm *shm, const char *name);
 
 /* Nobody uses it any more: its backends are forgotten, and its slot is as new for the next pool. */
 void vb_shm_free_pool(struct vb_shm *shm, unsigned pool);

@@ -29,6 +29,9 @@ static inline bool vb_str_eq(struct vb_str a, struct vb_str b)
 /* ASCII only, as protocol tokens are. */
 bool vb_str_eq_nocase(struct vb_str a, struct vb_str b);
 
+/* Either may be NULL, which is other than "". */
+bool vb_same_text(const char *a, const char *b);
+
 /* Copies what fits and always terminates; returns false when something was cut. size > 0. */
 bool vb_copy(char *to, size_t size, const char *from);
 

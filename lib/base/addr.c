@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <sys/un.h>
 
 #define V4_BEGIN 96 /* bits before the IPv4 address in ::ffff:a.b.c.d */
 
@@ -156,4 +157,21 @@ bool vb_cidr_has(const struct vb_cidr *cidr, const struct vb_ip *ip)
     if (memcmp(cidr->network.bytes, ip->bytes, whole) != 0)
         return false;
     return rest == 0 || (cidr->network.bytes[whole] ^ ip->bytes[whole]) >> (8 - rest) == 0;
+}
+
+bool vb_addr_collide(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    if (a->ss_family != b->ss_family)
+        return false;
+    if (a->ss_family == AF_UNIX)
+        return strcmp(((const struct sockaddr_un *)a)->sun_path, ((const struct sockaddr_un *)b)->sun_path) == 0;
+    if (a->ss_family == AF_INET) {
+        const struct sockaddr_in *x = (const struct sockaddr_in *)a, *y = (const struct sockaddr_in *)b;
+        in_addr_t p = x->sin_addr.s_addr, q = y->sin_addr.s_addr;
+        return x->sin_port == y->sin_port && (p == q || p == htonl(INADDR_ANY) || q == htonl(INADDR_ANY));
+    }
+    const struct sockaddr_in6 *x = (const struct sockaddr_in6 *)a, *y = (const struct sockaddr_in6 *)b;
+    return x->sin6_port == y->sin6_port &&
+           (IN6_ARE_ADDR_EQUAL(&x->sin6_addr, &y->sin6_addr) || IN6_IS_ADDR_UNSPECIFIED(&x->sin6_addr) ||
+            IN6_IS_ADDR_UNSPECIFIED(&y->sin6_addr));
 }

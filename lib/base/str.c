@@ -9,6 +9,11 @@ bool vb_str_eq_nocase(struct vb_str a, struct vb_str b)
     return a.n == b.n && strncasecmp(a.p, b.p, a.n) == 0;
 }
 
+bool vb_same_text(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
 bool vb_copy(char *to, size_t size, const char *from)
 {
     size_t n = strlen(from);

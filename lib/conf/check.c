@@ -2,40 +2,15 @@
 #include "load_priv.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <sys/un.h>
 
 /* ---- listeners ---- */
-/*
- * Would bind() refuse the second? One path, or one port and one address or a wildcard. IPv4 and IPv6 never meet: our
- * IPv6 sockets are made with IPV6_V6ONLY, so [::]:80 and 0.0.0.0:80 live side by side.
- */
-static bool collide(const struct vb_conf_listener *a, const struct vb_conf_listener *b)
-{
-    if (a->address.ss_family != b->address.ss_family)
-        return false;
-    if (a->address.ss_family == AF_UNIX)
-        return strcmp(((const struct sockaddr_un *)&a->address)->sun_path,
-                      ((const struct sockaddr_un *)&b->address)->sun_path) == 0;
-    if (a->address.ss_family == AF_INET) {
-        const struct sockaddr_in *x = (const struct sockaddr_in *)&a->address;
-        const struct sockaddr_in *y = (const struct sockaddr_in *)&b->address;
-        in_addr_t p = x->sin_addr.s_addr, q = y->sin_addr.s_addr;
-        return x->sin_port == y->sin_port && (p == q || p == htonl(INADDR_ANY) || q == htonl(INADDR_ANY));
-    }
-    const struct sockaddr_in6 *x = (const struct sockaddr_in6 *)&a->address;
-    const struct sockaddr_in6 *y = (const struct sockaddr_in6 *)&b->address;
-    return x->sin6_port == y->sin6_port &&
-           (IN6_ARE_ADDR_EQUAL(&x->sin6_addr, &y->sin6_addr) || IN6_IS_ADDR_UNSPECIFIED(&x->sin6_addr) ||
-            IN6_IS_ADDR_UNSPECIFIED(&y->sin6_addr));
-}
-
 static void check_listener(const struct vb_conf *conf, unsigned i, struct vb_diag *diag)
 {
     const struct vb_conf_listener *listener = &conf->listeners[i];
     for (unsigned j = 0; j < i; j++) {
         const struct vb_conf_listener *other = &conf->listeners[j];
-        if (!collide(listener, other))
+        if (!vb_addr_collide(&listener->address, &other->address))
             continue;
         vb_diag_error(diag, (struct vb_place){listener->line, listener->column},
                       "`%s` cannot be listened on beside `%s` in line %u", listener->text, other->text, other->line);

@@ -43,6 +43,14 @@ static int read_all(int fd, char **ret_text, size_t *ret_n)
     return 0;
 }
 
+const struct vb_conf_pool *vb_conf_find_pool(const struct vb_conf *conf, const char *name)
+{
+    for (unsigned i = 0; i < conf->n_pools; i++)
+        if (strcmp(conf->pools[i].name, name) == 0)
+            return &conf->pools[i];
+    return NULL;
+}
+
 int vb_conf_read(const char *file, char **ret_text, size_t *ret_n, struct vb_error *err)
 {
     int fd = open(file, O_RDONLY | O_CLOEXEC);

@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "vb/str.h"
+
 static void free_copy(struct vb_conf_health *copy)
 {
     if (copy == NULL)
@@ -28,14 +30,9 @@ static struct vb_conf_health *make_copy(const struct vb_conf_health *conf)
     return NULL;
 }
 
-static bool same_path(const char *a, const char *b)
-{
-    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
-}
-
 static bool same(const struct vb_conf_health *a, const struct vb_conf_health *b)
 {
-    return a->enabled == b->enabled && same_path(a->path, b->path) && strcmp(a->host, b->host) == 0 &&
+    return a->enabled == b->enabled && vb_same_text(a->path, b->path) && strcmp(a->host, b->host) == 0 &&
            a->interval_ms == b->interval_ms && a->fast_interval_ms == b->fast_interval_ms &&
            a->timeout_ms == b->timeout_ms && a->rise == b->rise && a->fall == b->fall && a->port == b->port &&
            a->n_expect == b->n_expect && memcmp(a->expect, b->expect, a->n_expect * sizeof(a->expect[0])) == 0;

@@ -31,6 +31,7 @@ void vb_child_tell(struct vb_child *child, const char *message, size_t n)
 
 void vb_child_kill(struct vb_child *child)
 {
+    child->killed = true;
     uv_process_kill(&child->process, SIGKILL);
 }
 
@@ -67,7 +68,8 @@ static void log_exit(const struct vb_child *child, int64_t status, int signal)
 {
     int pid = child->process.pid;
     if (signal != 0)
-        vb_log_error("worker %u (pid %d) was killed by signal %d (%s)", child->index, pid, signal, strsignal(signal));
+        vb_log(child->killed ? VB_LOG_INFO : VB_LOG_ERROR, "worker %u (pid %d) was killed by signal %d (%s)",
+               child->index, pid, signal, strsignal(signal));
     else if (status != 0 || !is_expected(child))
         vb_log_error("worker %u (pid %d) ended with status %d", child->index, pid, (int)status);
     else
@@ -100,13 +102,14 @@ static void give_slot_back(struct vb_child *child, bool died)
 {
     vb_shm_release_worker(child->generation->master->shm, (unsigned)child->slot, died);
     child->slot = -1;
+    child->state = VB_CHILD_ENDED;
 }
 
 static void on_process_exit(uv_process_t *process, int64_t status, int signal)
 {
     struct vb_child *child = process->data;
     log_exit(child, status, signal);
-    give_slot_back(child, !is_expected(child));
+    give_slot_back(child, child->generation->state == VB_GENERATION_SERVING);
     vb_master_reap_orphans(child->generation->master);
     uv_close((uv_handle_t *)process, on_process_closed);
 }
@@ -128,7 +131,7 @@ static void take_message(struct vb_child *child, char message)
     } else if (message == VB_CONTROL_ACCEPTS_NO_MORE) {
         child->state = VB_CHILD_LEAVING;
         atomic_store(&vb_shm_worker(shm, (unsigned)child->slot)->state, VB_WORKER_DRAINING);
-        vb_generation_child_quiet(child->generation);
+        vb_generation_child_quiet(child);
     }
 }
 
@@ -263,7 +266,7 @@ void vb_child_spawn(struct vb_child *child)
     bool count_ips = generation->config.conf->limits.connections_per_ip > 0, begun = false;
     child->state = VB_CHILD_STARTING;
     child->started_ms = uv_now(&master->loop);
-    child->condemned = false;
+    child->killed = false;
     child->process.data = child->control.data = child;
     uv_pipe_init(&master->loop, &child->control, 0);
     child->slot = vb_shm_claim_worker(master->shm, child->index, generation->number, count_ips);
@@ -273,15 +276,18 @@ void vb_child_spawn(struct vb_child *child)
         uv_read_start((uv_stream_t *)&child->control, on_alloc, on_message);
         return;
     }
-    if (child->slot < 0)
+    if (child->slot == -ENOMEM)
         vb_log_error("cannot spawn worker %u: there is no room for its part of the segment; free some memory, lower "
                      "segment.backends, or put it elsewhere with --segment",
                      child->index);
+    else if (child->slot < 0)
+        vb_log_error("cannot spawn worker %u: too many workers are still leaving", child->index);
     else
         vb_log_error("cannot spawn worker %u: %s", child->index, vb_strerror(r));
     if (child->slot >= 0)
         give_slot_back(child, true);
     child->slot = -1;
+    child->state = VB_CHILD_ENDED;
     if (begun)
         uv_close((uv_handle_t *)&child->process, on_process_closed);
     else

@@ -59,16 +59,6 @@ static const struct vb_conf *conf_of(const struct vb_master *master)
     return master->current->config.conf;
 }
 
-/* What the file says of a pool of the segment; NULL: it does not know it. */
-static const struct vb_conf_pool *find_conf_pool(const struct vb_master *master, const char *name)
-{
-    const struct vb_conf *conf = conf_of(master);
-    for (unsigned i = 0; i < conf->n_pools; i++)
-        if (strcmp(conf->pools[i].name, name) == 0)
-            return &conf->pools[i];
-    return NULL;
-}
-
 static int find_pool(const struct vb_master *master, const char *name, struct target *target,
                      struct vb_ctl_answer *answer)
 {
@@ -267,7 +257,7 @@ static const struct vb_shm_backend *find_removed(const struct vb_master *master,
 static int check_address(const struct vb_master *master, const char *pool_name, const char *text, char *address,
                          size_t size, struct vb_ctl_answer *answer)
 {
-    const struct vb_conf_pool *pool = find_conf_pool(master, pool_name);
+    const struct vb_conf_pool *pool = vb_conf_find_pool(conf_of(master), pool_name);
     struct vb_conf_endpoint endpoint;
     struct vb_error err;
     int r = vb_conf_parse_endpoint(text, &endpoint, &err);
@@ -388,33 +378,39 @@ static const struct command {
     {"stop", "`now` or no argument", 0, 1, .any_time = true, .run = run_stop},
 };
 
-static uint64_t run(struct vb_master *master, const struct command *command, unsigned n_args, const char *const *args,
-                    struct vb_ctl_answer *answer)
+static enum vb_command_state run(struct vb_master *master, const struct command *command, unsigned n_args,
+                                 const char *const *args, struct vb_ctl_answer *answer, uint64_t *ret_reload)
 {
     const char *all[VB_CTL_ARGS_MAX + 1] = {NULL}; /* NULL where one was left out */
     if (n_args < command->least + 1 || n_args > command->most + 1) {
         vb_ctl_refuse(answer, "%s needs %s", command->word, command->arguments);
-        return 0;
+        return VB_COMMAND_DONE;
     }
     if (master->stopping && !command->any_time) {
         vb_ctl_refuse(answer, "this vibebalancer is stopping; nothing was changed");
-        return 0;
+        return VB_COMMAND_DONE;
     }
-    if (command->begin != NULL)
-        return command->begin(master);
+    if (command->begin != NULL) {
+        *ret_reload = command->begin(master);
+        return VB_COMMAND_RELOADS;
+    }
+    if (!command->any_time && vb_reload_is_building(master)) {
+        *ret_reload = master->reload.number;
+        return VB_COMMAND_WAITS;
+    }
     memcpy(all, args, n_args * sizeof(*all));
     command->run(master, all, answer);
-    return 0;
+    return VB_COMMAND_DONE;
 }
 
-uint64_t vb_command_run(struct vb_master *master, unsigned n_args, const char *const *args,
-                        struct vb_ctl_answer *answer)
+enum vb_command_state vb_command_run(struct vb_master *master, unsigned n_args, const char *const *args,
+                                     struct vb_ctl_answer *answer, uint64_t *ret_reload)
 {
     *answer = (struct vb_ctl_answer){.done = false};
     for (unsigned i = 0; i < VB_ARRAY_SIZE(commands); i++)
         if (strcmp(commands[i].word, args[0]) == 0)
-            return run(master, &commands[i], n_args, args, answer);
+            return run(master, &commands[i], n_args, args, answer, ret_reload);
     vb_ctl_refuse(answer, "this vibebalancer knows no command '%s'; is vbctl of another version?",
                   word_of(args[0]).text);
-    return 0;
+    return VB_COMMAND_DONE;
 }

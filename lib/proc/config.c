@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "privileges.h"
+#include "vb/log.h"
 
 const char *vb_config_find(const struct vb_options *options, struct vb_error *err)
 {
@@ -61,6 +62,12 @@ void vb_config_free(struct vb_config *config)
     free(config->identity);
     vb_conf_free(&config->conf);
     *config = (struct vb_config){.conf = NULL};
+}
+
+void vb_config_warn(const struct vb_config *config)
+{
+    if (config->user_is_another)
+        vb_log_warn("`user: %s` has no effect: only root can become another user", config->conf->user.name);
 }
 
 int vb_config_seal(const struct vb_config *config, struct vb_error *err)

@@ -25,6 +25,9 @@ const char *vb_config_find(const struct vb_options *options, struct vb_error *er
 int vb_config_load(struct vb_config *config, const char *file, FILE *said);
 void vb_config_free(struct vb_config *config);
 
+/* Logs what the configuration asks for and cannot have here. */
+void vb_config_warn(const struct vb_config *config);
+
 /*
  * The text in a descriptor that nobody can change any more: a worker never sees another version than its master.
  * Returns it, the caller's, or a negative errno with a sentence.

@@ -4,7 +4,8 @@
  * connects and says nothing does not keep others away. The newcomer sits in libuv's listener meanwhile, which accepts
  * no more until it was taken over.
  *
- * A connection whose request is a reload keeps its place until that has ended, or its client hangs up.
+ * A connection whose request is a reload, or has to wait for one, keeps its place until that has ended, or its client
+ * hangs up; some places are for others.
  *
  * All of it is one piece of memory, which outlives the loop: the end of the loop closes handles without asking their
  * owners.
@@ -23,14 +24,16 @@
 
 #define CONTROL_MAGIC 0x43544c53u /* "CTLS" */
 #define CONN_MAGIC    0x43544c43u /* "CTLC" */
-#define CONNECTIONS   16
-#define BACKLOG       64
+#define CONNECTIONS   64
+#define WAITERS       48 /* of these, that may wait for a reload */
+#define BACKLOG       128
 #define CHANCE_MS     200
 
 struct conn {
     uint32_t magic;
     unsigned handles; /* that are not closed yet; 0: the place is free */
     uint64_t reload;  /* waits for the end of the one of this number; 0: for none */
+    bool asks_again;  /* then it has its request done; else the outcome is its answer */
     uint64_t number;  /* the least is the oldest */
     uint64_t since_ms;
     struct vb_control *control;
@@ -51,8 +54,6 @@ struct vb_control {
     uv_pipe_t listener;
     bool waiting; /* a connection for a place */
     uint64_t accepted;
-    uint64_t reloaded;            /* number of the last reload that has ended; 0: none */
-    struct vb_ctl_answer outcome; /* of it */
     struct conn conns[CONNECTIONS];
 };
 
@@ -137,25 +138,38 @@ static int wait_for_reload(struct conn *conn, uint64_t number)
     return uv_poll_start(&conn->hangup, UV_PRIORITIZED, on_hangup);
 }
 
+static unsigned count_waiters(const struct vb_control *control)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < CONNECTIONS; i++)
+        n += control->conns[i].reload != 0;
+    return n;
+}
+
 static void run_request(struct conn *conn)
 {
     struct vb_control *control = conn->control;
     struct vb_ctl_answer answer;
     const char *args[VB_CTL_ARGS_MAX];
-    uint64_t reload = 0;
+    enum vb_command_state state = VB_COMMAND_DONE;
+    uint64_t reload;
     int n_args = vb_ctl_unpack_request(conn->bytes, conn->n, args);
     uv_read_stop((uv_stream_t *)&conn->pipe);
     if (n_args < 0)
         vb_ctl_refuse(&answer, "this is no request");
     else
-        reload = vb_command_run(control->master, (unsigned)n_args, args, &answer);
-    if (reload == 0)
+        state = vb_command_run(control->master, (unsigned)n_args, args, &answer, &reload);
+    if (state != VB_COMMAND_DONE && count_waiters(control) >= WAITERS) {
+        vb_ctl_refuse(&answer, "too many others wait for this reload%s",
+                      state == VB_COMMAND_WAITS ? "; nothing was changed" : ", which goes on: see vbctl status");
+        state = VB_COMMAND_DONE;
+    }
+    conn->asks_again = state == VB_COMMAND_WAITS;
+    if (state == VB_COMMAND_DONE)
         send_answer(conn, &answer);
-    else if (reload <= control->reloaded) /* it has failed at once */
-        send_answer(conn, &control->outcome);
     else if (wait_for_reload(conn, reload) < 0)
         close_conn(conn);
-    if (conn->reload != 0 && control->waiting)
+    else if (control->waiting)
         accept_one(control); /* it may have been the one to be cut */
 }
 
@@ -214,9 +228,8 @@ static void accept_one(struct vb_control *control)
         if (conn->reload == 0 && (oldest == NULL || conn->number < oldest->number))
             oldest = conn;
     }
+    assert(oldest != NULL); /* there are more places than waiters */
     control->waiting = true;
-    if (oldest == NULL)
-        return;
     uint64_t chance_ends = oldest->since_ms + CHANCE_MS, now = uv_now(&control->master->loop);
     if (!uv_is_closing((uv_handle_t *)&oldest->timer))
         uv_timer_start(&oldest->timer, on_silence, chance_ends > now ? chance_ends - now : 0, 0);
@@ -302,15 +315,16 @@ void vb_control_reloaded(struct vb_control *control, uint64_t number, const stru
 {
     if (control == NULL)
         return;
-    control->reloaded = number;
-    control->outcome = *answer;
     for (unsigned i = 0; i < CONNECTIONS; i++) {
         struct conn *conn = &control->conns[i];
         if (conn->reload == 0 || conn->reload > number || uv_is_closing((uv_handle_t *)&conn->pipe))
             continue;
         stop_waiting(conn);
         uv_timer_start(&conn->timer, on_silence, VB_CTL_SILENCE_MS, 0);
-        send_answer(conn, answer);
+        if (conn->asks_again)
+            run_request(conn);
+        else
+            send_answer(conn, answer);
     }
 }
 

@@ -22,8 +22,8 @@ struct vb_control *vb_control_open(struct vb_master *master, const char *configu
 int vb_control_start(struct vb_control *control);
 
 /*
- * Reload `number`, and all before it, have ended: answers the clients that wait for them, with a copy. May be called
- * inside vb_reload_request, too. `control` may be NULL.
+ * Reload `number`, and all before it, have ended, and none is being built: answers the clients that wait for them.
+ * `control` may be NULL.
  */
 void vb_control_reloaded(struct vb_control *control, uint64_t number, const struct vb_ctl_answer *answer);
 

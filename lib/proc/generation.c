@@ -142,6 +142,12 @@ static void tell_all(struct vb_generation *generation, char message)
             vb_child_tell(&generation->children[i], &message, 1);
 }
 
+/* Or may do so yet. */
+static bool accepts(const struct vb_child *child)
+{
+    return child->state == VB_CHILD_STARTING || child->state == VB_CHILD_READY || child->state == VB_CHILD_SERVING;
+}
+
 /* The addresses that are served no more. */
 static void tell_closed(struct vb_generation *generation, const struct vb_conf *next)
 {
@@ -160,16 +166,21 @@ static void tell_closed(struct vb_generation *generation, const struct vb_conf *
  * Once nobody accepts any more, or gives away what he has accepted, nothing will come to an inbox that is not there by
  * then; only now may a worker leave for want of connections.
  */
-void vb_generation_child_quiet(struct vb_generation *generation)
+static void see_whether_quiet(struct vb_generation *generation)
 {
     if (generation->state != VB_GENERATION_LEAVING || generation->quiet)
         return;
     for (unsigned i = 0; i < generation->n_workers; i++)
-        if (generation->children[i].state != VB_CHILD_NONE && generation->children[i].state != VB_CHILD_LEAVING)
+        if (accepts(&generation->children[i]))
             return;
     generation->quiet = true;
     tell_all(generation, VB_CONTROL_FINISH);
     vb_master_generation_quiet(generation);
+}
+
+void vb_generation_child_quiet(struct vb_child *child)
+{
+    see_whether_quiet(child->generation);
 }
 
 void vb_generation_retire(struct vb_generation *generation, const struct vb_conf *next)
@@ -188,7 +199,7 @@ void vb_generation_retire(struct vb_generation *generation, const struct vb_conf
     if (next != NULL)
         tell_closed(generation, next);
     tell_all(generation, next != NULL ? VB_CONTROL_RETIRE : VB_CONTROL_DRAIN);
-    vb_generation_child_quiet(generation);
+    see_whether_quiet(generation);
     if (vb_generation_is_gone(generation)) /* nobody was there */
         vb_master_generation_gone(generation);
 }
@@ -205,6 +216,7 @@ void vb_generation_cut(struct vb_generation *generation)
 void vb_generation_abandon(struct vb_generation *generation)
 {
     generation->state = VB_GENERATION_LEAVING;
+    generation->cut = true;
     vb_generation_kill(generation);
     if (vb_generation_is_gone(generation))
         vb_master_generation_gone(generation);
@@ -224,7 +236,7 @@ void vb_generation_child_gone(struct vb_child *child)
         vb_master_generation_broken(generation, child);
         return;
     }
-    vb_generation_child_quiet(generation);
+    see_whether_quiet(generation);
     if (generation->state == VB_GENERATION_LEAVING && vb_generation_is_gone(generation))
         vb_master_generation_gone(generation);
 }

@@ -17,7 +17,8 @@
 struct vb_master;
 
 enum vb_child_state {
-    VB_CHILD_NONE, /* no process; perhaps one will be spawned soon */
+    VB_CHILD_NONE,  /* no process; perhaps one will be spawned soon */
+    VB_CHILD_ENDED, /* its process has, and libuv has still to let go of it */
     VB_CHILD_STARTING,
     VB_CHILD_READY, /* waits for the word to serve */
     VB_CHILD_SERVING,
@@ -33,7 +34,7 @@ struct vb_child {
     int inbox[2];          /* of its index; see vb/inbox.h */
     uint64_t started_ms;   /* loop time */
     unsigned quick_deaths; /* in a row: the wait before the next spawn grows with them */
-    bool condemned;        /* by the watchdog: SIGKILL is on its way */
+    bool killed;           /* by us: SIGKILL is on its way */
     uv_process_t process;
     uv_pipe_t control;
     uv_timer_t respawn;
@@ -89,7 +90,7 @@ void vb_generation_retire(struct vb_generation *generation, const struct vb_conf
 /* They cut what is left, and are killed if even that takes long. */
 void vb_generation_cut(struct vb_generation *generation);
 
-/* One that has served nobody yet. */
+/* Kills one that has served nobody yet. */
 void vb_generation_abandon(struct vb_generation *generation);
 
 void vb_generation_kill(struct vb_generation *generation);
@@ -108,9 +109,9 @@ void vb_child_tell(struct vb_child *child, const char *message, size_t n);
 void vb_child_serve(struct vb_child *child);
 void vb_child_kill(struct vb_child *child);
 
-/* generation.c, called by children.c: the process has ended and is closed; the worker accepts no more. */
+/* generation.c, called by children.c: it is ready; accepts no more; its process has ended and is closed. */
 void vb_generation_child_ready(struct vb_child *child);
+void vb_generation_child_quiet(struct vb_child *child);
 void vb_generation_child_gone(struct vb_child *child);
-void vb_generation_child_quiet(struct vb_generation *generation);
 
 #endif

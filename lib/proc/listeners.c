@@ -1,7 +1,6 @@
 #include "listeners.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -35,25 +34,13 @@ bool vb_listeners_named(const struct vb_conf *conf, const char *text)
 
 /* ---- making them ------------------------------------------------------------------------------------------------- */
 
-static uint16_t port_of(const struct sockaddr_storage *where)
-{
-    if (where->ss_family == AF_INET)
-        return ((const struct sockaddr_in *)where)->sin_port;
-    return where->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)where)->sin6_port : 0;
-}
-
-/*
- * A socket of ours that a new one of this listener may stand beside: every address of a port and that port of one
- * address exclude each other otherwise. -1: there is none.
+/* A socket of ours that would exclude a new one of this listener, so that it must stand beside it. -1: there is none.
  */
 static int find_neighbour(const struct vb_listeners *listeners, const struct vb_conf_listener *listener)
 {
-    for (unsigned i = 0; i < listeners->n; i++) {
-        const struct vb_address *ours = listeners->addresses[i];
-        if (ours->where.ss_family == listener->address.ss_family && port_of(&ours->where) != 0 &&
-            port_of(&ours->where) == port_of(&listener->address))
-            return ours->fds[0];
-    }
+    for (unsigned i = 0; i < listeners->n; i++)
+        if (vb_addr_collide(&listeners->addresses[i]->where, &listener->address))
+            return listeners->addresses[i]->fds[0];
     return -1;
 }
 

@@ -274,11 +274,11 @@ static void cut_oldest(struct vb_master *master)
 {
     struct vb_generation *generation;
     unsigned lingering = 0;
-    TAILQ_FOREACH_REVERSE(generation, &master->old, vb_generations, link)
-    if (!generation->cut && ++lingering > LINGERING) {
-        vb_log_warn("generation %u has been left behind by %u others: cutting it", generation->number, lingering);
-        vb_generation_cut(generation);
-    }
+    TAILQ_FOREACH_REVERSE (generation, &master->old, vb_generations, link)
+        if (!generation->cut && ++lingering > LINGERING) {
+            vb_log_warn("generation %u has been left behind by %u others: cutting it", generation->number, lingering);
+            vb_generation_cut(generation);
+        }
 }
 
 void vb_master_replace(struct vb_master *master, struct vb_generation *next)
@@ -297,11 +297,7 @@ void vb_master_replace(struct vb_master *master, struct vb_generation *next)
 
 static bool has_pool(const struct vb_generation *generation, const char *name)
 {
-    const struct vb_conf *conf = generation->config.conf;
-    for (unsigned i = 0; i < conf->n_pools; i++)
-        if (strcmp(conf->pools[i].name, name) == 0)
-            return true;
-    return false;
+    return generation != NULL && vb_conf_find_pool(generation->config.conf, name) != NULL;
 }
 
 static bool is_known(const void *arg, const char *pool)
@@ -311,13 +307,7 @@ static bool is_known(const void *arg, const char *pool)
     TAILQ_FOREACH (generation, &master->old, link)
         if (has_pool(generation, pool))
             return true;
-    return has_pool(master->current, pool) || (master->reload.next != NULL && has_pool(master->reload.next, pool));
-}
-
-void vb_master_free_pools(struct vb_master *master)
-{
-    vb_membership_free_pools(master->shm, is_known, master);
-    vb_health_update(master->health);
+    return has_pool(master->current, pool) || has_pool(master->reload.next, pool);
 }
 
 void vb_master_generation_gone(struct vb_generation *generation)
@@ -326,7 +316,8 @@ void vb_master_generation_gone(struct vb_generation *generation)
     if (generation != master->current) {
         TAILQ_REMOVE(&master->old, generation, link);
         vb_generation_close(&generation);
-        vb_master_free_pools(master);
+        vb_membership_free_pools(master->shm, is_known, master);
+        vb_health_update(master->health);
         vb_watchdog_follow(master);
     }
     end_if_all_gone(master);
@@ -422,8 +413,7 @@ static void log_start(const struct vb_master *master)
     for (unsigned i = 0; i < conf->n_pools; i++)
         vb_log_info("pool %s: %u backends, %s", conf->pools[i].name, conf->pools[i].n_backends,
                     vb_balance_name(conf->pools[i].balance));
-    if (master->current->config.user_is_another)
-        vb_log_warn("`user: %s` has no effect: only root can become another user", conf->user.name);
+    vb_config_warn(&master->current->config);
 }
 
 /* The loop, and the one handle that other threads know. */

@@ -61,9 +61,6 @@ void vb_master_replace(struct vb_master *master, struct vb_generation *next);
 /* It leaves, or is to be killed: the master frees it when its last worker is gone. */
 void vb_master_let_go(struct vb_master *master, struct vb_generation *generation);
 
-/* Frees pools that no generation knows any more. */
-void vb_master_free_pools(struct vb_master *master);
-
 /* ---- called by generation.c and children.c ------------------------------------------------------------------------*/
 
 void vb_master_child_serves(struct vb_master *master);

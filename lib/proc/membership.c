@@ -17,14 +17,6 @@ struct vb_membership {
     bool *pool_is_mine; /* by slot: the configuration has it */
 };
 
-static const struct vb_conf_pool *find_conf_pool(const struct vb_conf *conf, const char *name)
-{
-    for (unsigned i = 0; conf != NULL && i < conf->n_pools; i++)
-        if (strcmp(conf->pools[i].name, name) == 0)
-            return &conf->pools[i];
-    return NULL;
-}
-
 static struct vb_pool_spec spec_of(const struct vb_conf_pool *pool)
 {
     return (struct vb_pool_spec){pool->name, vb_balance_name(pool->balance), pool->panic, pool->outlier.max_ejected};
@@ -70,20 +62,34 @@ static int prepare_backend(struct vb_membership *m, unsigned slot, const struct 
     return 0;
 }
 
-static int prepare_pool(struct vb_membership *m, unsigned p, struct vb_error *err)
+/* One that is leaving comes back as it is: what the file says of it counts with the commit, as for one that is there.
+ */
+static int find_or_add_pool(struct vb_membership *m, const struct vb_conf_pool *pool, struct vb_error *err)
 {
-    const struct vb_conf_pool *pool = &m->conf->pools[p];
     struct vb_pool_spec spec = spec_of(pool);
-    int slot = vb_shm_find_pool(m->shm, pool->name), r = 0;
+    int slot = vb_shm_find_pool(m->shm, pool->name);
+    if (slot >= 0)
+        return slot;
+    slot = vb_shm_recall_pool(m->shm, pool->name);
     if (slot < 0) {
         slot = vb_shm_add_pool(m->shm, &spec);
         if (slot < 0)
             return vb_fail(err, slot, "pool %s does not fit into the segment: %s", pool->name, vb_strerror(slot));
-        m->added_pools[slot] = true;
-        r = vb_health_set_rules(m->health, (unsigned)slot, &pool->health);
-        if (r < 0)
-            return vb_fail(err, r, "out of memory");
+        if (vb_health_set_rules(m->health, (unsigned)slot, &pool->health) < 0) {
+            vb_shm_free_pool(m->shm, (unsigned)slot);
+            return vb_fail(err, -ENOMEM, "out of memory");
+        }
     }
+    m->added_pools[slot] = true;
+    return slot;
+}
+
+static int prepare_pool(struct vb_membership *m, unsigned p, struct vb_error *err)
+{
+    const struct vb_conf_pool *pool = &m->conf->pools[p];
+    int slot = find_or_add_pool(m, pool, err), r = 0;
+    if (slot < 0)
+        return slot;
     m->pools[p] = (unsigned)slot;
     m->pool_is_mine[slot] = true;
     for (unsigned b = 0; r == 0 && b < pool->n_backends; b++)
@@ -141,15 +147,24 @@ int vb_membership_prepare(struct vb_membership **ret_membership, struct vb_shm *
 
 /* ---- taking it back ---------------------------------------------------------------------------------------------- */
 
-/* The slot is kept for one that counts still and was only removed at run time. */
-static bool was_named(const struct vb_membership *m, const struct vb_shm_backend *row)
+/* What counts still says of the backend in this slot; NULL: nothing, or it has another address there. */
+static const struct vb_conf_backend *find_named(const struct vb_membership *m, const struct vb_shm_backend *row)
 {
-    const char *pool_name = vb_shm_pool(m->shm, atomic_load(&row->pool))->name;
-    const struct vb_conf_pool *pool = find_conf_pool(m->before, pool_name);
+    const char *name = vb_shm_pool(m->shm, atomic_load(&row->pool))->name;
+    const struct vb_conf_pool *pool = m->before == NULL ? NULL : vb_conf_find_pool(m->before, name);
     for (unsigned b = 0; pool != NULL && b < pool->n_backends; b++)
         if (strcmp(pool->backends[b].name, row->name) == 0)
-            return strcmp(pool->backends[b].address, row->address) == 0;
-    return false;
+            return strcmp(pool->backends[b].address, row->address) == 0 ? &pool->backends[b] : NULL;
+    return NULL;
+}
+
+/* One that the file before names too was only removed at run time: its slot is kept for it. */
+static void take_away(const struct vb_membership *m, unsigned slot)
+{
+    const struct vb_conf_backend *named = find_named(m, vb_shm_backend(m->shm, slot));
+    vb_shm_forget_backend(m->shm, slot);
+    if (named != NULL)
+        vb_shm_configure_backend(m->shm, slot, named->weight);
 }
 
 void vb_membership_undo(struct vb_membership **membership)
@@ -157,43 +172,24 @@ void vb_membership_undo(struct vb_membership **membership)
     struct vb_membership *m = *membership;
     if (m == NULL)
         return;
-    for (unsigned slot = 0; m->added != NULL && slot < vb_shm_capacity(m->shm).backends; slot++) {
-        if (m->added[slot] && was_named(m, vb_shm_backend(m->shm, slot)))
-            vb_shm_remove_backend(m->shm, slot);
-        else if (m->added[slot])
-            vb_shm_forget_backend(m->shm, slot);
-    }
-    for (unsigned slot = 0; m->added_pools != NULL && slot < vb_shm_capacity(m->shm).backends; slot++)
-        if (m->added_pools[slot])
+    for (unsigned slot = 0; slot < vb_shm_capacity(m->shm).backends; slot++) {
+        if (m->added != NULL && m->added[slot])
+            take_away(m, slot);
+        if (m->added_pools != NULL && m->added_pools[slot])
             vb_shm_retire_pool(m->shm, slot);
+    }
+    vb_health_update(m->health);
     free_membership(membership);
 }
 
 /* ---- everything at once ------------------------------------------------------------------------------------------ */
-
-/* An operator has removed it since it was prepared: that was before the file counts. */
-static void bring_back(const struct vb_membership *m, unsigned slot)
-{
-    const struct vb_shm_backend *row = vb_shm_backend(m->shm, slot);
-    char name[VB_SHM_NAME_MAX], address[VB_SHM_ADDRESS_MAX];
-    struct vb_backend_spec spec = {
-        .name = name, .address = address, .weight = m->weights[slot], .configured = true, .health = VB_HEALTH_UNKNOWN};
-    vb_copy(name, sizeof(name), row->name);
-    vb_copy(address, sizeof(address), row->address);
-    atomic_store(&vb_shm_backend(m->shm, slot)->configured_weight, m->weights[slot]); /* so that the slot is its own */
-    int r = vb_shm_add_backend(m->shm, atomic_load(&row->pool), &spec);
-    if (r < 0)
-        vb_log_error("backend %s cannot be brought back: %s", name, vb_strerror(r));
-}
 
 static void commit_backend(const struct vb_membership *m, unsigned slot)
 {
     const struct vb_shm_backend *row = vb_shm_backend(m->shm, slot);
     const char *pool = vb_shm_pool(m->shm, atomic_load(&row->pool))->name;
     bool used = atomic_load(&row->used) != 0;
-    if (m->weights[slot] != 0 && !used) {
-        bring_back(m, slot);
-    } else if (m->weights[slot] != 0) {
+    if (m->weights[slot] != 0) {
         if (m->added[slot] && m->before != NULL)
             vb_log_info("backend %s/%s (%s) is new", pool, row->name, row->address);
         vb_shm_configure_backend(m->shm, slot, m->weights[slot]);

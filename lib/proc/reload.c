@@ -15,6 +15,8 @@
 #define LOOK_MS  1000  /* for the first look at new backends, as at the start */
 #define START_MS 30000 /* for workers to get ready */
 
+static const char lasting[] = "`%s` has changed: that takes effect only when vibebalancer is stopped and started";
+
 static void on_timer(uv_timer_t *timer);
 
 /* ---- its end ----------------------------------------------------------------------------------------------------- */
@@ -37,16 +39,17 @@ static void note_reason(struct vb_shm_header *header, const char *why)
 }
 
 /* Says how it went to all who want to know. */
-static void report(struct vb_master *master, const struct vb_ctl_answer *answer)
+static void report(struct vb_master *master, uint64_t number, const struct vb_ctl_answer *answer)
 {
     struct vb_shm_header *header = vb_shm_header(master->shm);
     atomic_fetch_add(answer->done ? &header->reloads : &header->reloads_failed, 1);
     atomic_store(&header->reload_wall_us, vb_clock_wall_us());
     note_reason(header, answer->done ? "" : answer->text);
     atomic_store(&header->reload_failed, !answer->done);
-    vb_notify(&master->notify, answer->done ? "READY=1\nSTATUS=Serving requests"
-                                            : "READY=1\nSTATUS=Serving requests; the last reload failed");
-    vb_control_reloaded(master->control, master->reload.number, answer);
+    if (atomic_load(&header->state) == VB_INSTANCE_RUNNING)
+        vb_notify(&master->notify, answer->done ? "READY=1\nSTATUS=Serving requests"
+                                                : "READY=1\nSTATUS=Serving requests; the last reload failed");
+    vb_control_reloaded(master->control, number, answer);
 }
 
 static void begin_again(struct vb_master *master)
@@ -72,7 +75,7 @@ static void undo(struct vb_master *master)
         vb_master_let_go(master, next);
         vb_generation_abandon(next);
     }
-    vb_master_free_pools(master);
+    vb_watchdog_follow(master);
 }
 
 static void fail(struct vb_master *master, const char *why)
@@ -81,9 +84,17 @@ static void fail(struct vb_master *master, const char *why)
     vb_log_error("the reload failed, the configuration stays as it was");
     log_lines(VB_LOG_ERROR, why);
     undo(master);
+    master->reload.phase = VB_RELOAD_SETTLING;
     vb_ctl_refuse_lines(&answer, why);
-    report(master, &answer);
-    begin_again(master);
+    report(master, master->reload.number, &answer);
+    vb_reload_settled(master);
+}
+
+static void fail_for(struct vb_master *master, const char *format, unsigned number)
+{
+    char why[96];
+    snprintf(why, sizeof(why), format, number);
+    fail(master, why);
 }
 
 void vb_reload_cancel(struct vb_master *master)
@@ -103,27 +114,30 @@ void vb_reload_cancel(struct vb_master *master)
 
 /* ---- its steps --------------------------------------------------------------------------------------------------- */
 
-static bool differs(const char *a, const char *b)
+/* What cannot change while we live: *next is made *now, and the file's wish is only spoken of. -ENOMEM. */
+static int keep_text(char **next, const char *now, const char *key)
 {
-    return a == NULL || b == NULL ? a != b : strcmp(a, b) != 0;
+    if (vb_same_text(*next, now))
+        return 0;
+    vb_log_warn(lasting, key);
+    free(*next);
+    *next = now == NULL ? NULL : strdup(now);
+    return now != NULL && *next == NULL ? -ENOMEM : 0;
 }
 
-static void warn_of_lasting(const struct vb_master *master, const struct vb_conf *next)
+static int keep_lasting(const struct vb_master *master, struct vb_conf *next)
 {
-    const struct vb_conf *conf = master->current->config.conf;
-    const struct {
-        const char *key;
-        bool changed;
-    } keys[] = {
-        {"name", master->options->name == NULL && differs(next->name, conf->name)},
-        {"segment.path", master->options->segment == NULL && differs(next->segment.path, conf->segment.path)},
-        {"segment.backends", next->segment.backends != conf->segment.backends},
-        {"admin.socket", differs(next->admin.socket, conf->admin.socket)},
-    };
-    for (unsigned i = 0; i < VB_ARRAY_SIZE(keys); i++)
-        if (keys[i].changed)
-            vb_log_warn("`%s` has changed: that takes effect only when vibebalancer is stopped and started",
-                        keys[i].key);
+    const struct vb_conf *now = master->current->config.conf;
+    if (master->options->name == NULL && strcmp(next->name, now->name) != 0)
+        vb_log_warn(lasting, "name");
+    if (next->segment.backends != now->segment.backends)
+        vb_log_warn(lasting, "segment.backends");
+    vb_copy(next->name, sizeof(next->name), now->name);
+    next->segment.backends = now->segment.backends;
+    int r = keep_text(&next->admin.socket, now->admin.socket, "admin.socket");
+    if (r == 0 && master->options->segment == NULL)
+        r = keep_text(&next->segment.path, now->segment.path, "segment.path");
+    return r;
 }
 
 /* Reads the file; what it says about it is the caller's to free, and NULL without memory. */
@@ -166,9 +180,12 @@ static void begin(struct vb_master *master)
         fail(master, said != NULL ? said : "out of memory");
     } else {
         log_lines(VB_LOG_WARN, said);
-        warn_of_lasting(master, config.conf);
-        vb_copy(config.conf->name, sizeof(config.conf->name), vb_shm_header(master->shm)->name);
-        r = prepare(master, &config, &err);
+        vb_config_warn(&config);
+        r = keep_lasting(master, config.conf);
+        if (r == 0)
+            r = prepare(master, &config, &err);
+        else
+            vb_fail(&err, r, "out of memory");
         if (r < 0)
             fail(master, err.text);
     }
@@ -187,6 +204,7 @@ static void start_workers(struct vb_master *master)
     master->reload.phase = VB_RELOAD_STARTING;
     uv_timer_start(&master->reload.timer, on_timer, START_MS, 0);
     vb_generation_start(master->reload.next);
+    vb_watchdog_follow(master);
 }
 
 static void commit(struct vb_master *master)
@@ -195,6 +213,7 @@ static void commit(struct vb_master *master)
     struct vb_generation *next = reload->next;
     const struct vb_conf *conf = next->config.conf;
     struct vb_ctl_answer answer;
+    uint64_t number = reload->number;
     reload->next = NULL;
     reload->phase = VB_RELOAD_SETTLING;
     uv_timer_stop(&reload->timer);
@@ -204,7 +223,7 @@ static void commit(struct vb_master *master)
                 next->n_workers == 1 ? "" : "s", conf->n_pools, conf->n_pools == 1 ? "" : "s");
     vb_log_info("%s", answer.text);
     vb_master_replace(master, next);
-    report(master, &answer);
+    report(master, number, &answer);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -215,10 +234,15 @@ static void on_timer(uv_timer_t *timer)
     else if (master->reload.phase == VB_RELOAD_LOOKING)
         start_workers(master);
     else if (master->reload.phase == VB_RELOAD_STARTING)
-        fail(master, "not all of its workers were ready after 30 s");
+        fail_for(master, "not all of its workers were ready after %u s", START_MS / 1000);
 }
 
 /* ---- what is waited for ------------------------------------------------------------------------------------------ */
+
+bool vb_reload_is_building(const struct vb_master *master)
+{
+    return master->reload.phase == VB_RELOAD_LOOKING || master->reload.phase == VB_RELOAD_STARTING;
+}
 
 void vb_reload_looked(struct vb_master *master)
 {
@@ -234,10 +258,8 @@ void vb_reload_ready(struct vb_master *master)
 
 void vb_reload_broken(struct vb_master *master, const struct vb_child *child)
 {
-    char why[96];
-    snprintf(why, sizeof(why), "its worker %u ended before it was ready; see the log", child->index);
     if (master->reload.phase == VB_RELOAD_STARTING)
-        fail(master, why);
+        fail_for(master, "its worker %u ended before it was ready; see the log", child->index);
 }
 
 void vb_reload_settled(struct vb_master *master)

@@ -37,6 +37,9 @@ void vb_reload_open(struct vb_master *master);
  */
 uint64_t vb_reload_request(struct vb_master *master);
 
+/* Has it read the file, and not come to its end? Then the segment has what may be taken back. */
+bool vb_reload_is_building(const struct vb_master *master);
+
 /* What a reload waits for: all backends were looked at, the next generation is ready, those before accept no more. */
 void vb_reload_looked(struct vb_master *master);
 void vb_reload_ready(struct vb_master *master);

@@ -32,7 +32,6 @@ static void condemn(struct vb_child *child, uint64_t silent_us)
     else
         vb_log_error("worker %u (pid %d) has not moved for %.1f s; the last request it took: \"%s\": killing it",
                      child->index, pid, seconds, request);
-    child->condemned = true;
     vb_child_kill(child);
 }
 
@@ -40,7 +39,7 @@ static void see_child(struct vb_child *child, uint64_t now)
 {
     struct vb_master *master = child->generation->master;
     uint64_t limit = child->generation->config.conf->watchdog_ms * 1000, silent;
-    if (child->slot < 0 || child->condemned || limit == 0)
+    if (child->slot < 0 || child->killed || limit == 0)
         return;
     if (child->state == VB_CHILD_STARTING) {
         limit = VB_MAX(limit, (uint64_t)STARTING_US);

@@ -212,8 +212,8 @@ int vb_proxy_listen(struct vb_proxy *proxy, unsigned number, int fd)
 void vb_proxy_start(struct vb_proxy *proxy)
 {
     struct vb_proxy_listener *listener;
-    SLIST_FOREACH(listener, &proxy->listeners, link)
-    vb_listener_start(listener->listener);
+    SLIST_FOREACH (listener, &proxy->listeners, link)
+        vb_listener_start(listener->listener);
 }
 
 static void stop_listening(struct vb_proxy *proxy, struct vb_proxy_listener *listener, bool take)

@@ -30,25 +30,23 @@ static uint32_t pool_use(const struct vb_shm *shm, unsigned pool)
     return atomic_load_explicit(&vb_shm_pool(shm, pool)->used, memory_order_acquire);
 }
 
-/* Its own where it is leaving, else a free one. */
-static int find_pool_slot(const struct vb_shm *shm, const char *name)
+static int find_free_pool(const struct vb_shm *shm, const char *name)
 {
-    int free_one = -ENOSPC;
+    int slot = -ENOSPC;
     for (unsigned i = 0; i < shm->cap.backends; i++) {
-        uint32_t use = pool_use(shm, i);
-        if (use == VB_POOL_FREE)
-            free_one = free_one < 0 ? (int)i : free_one;
+        if (pool_use(shm, i) == VB_POOL_FREE)
+            slot = slot < 0 ? (int)i : slot;
         else if (strcmp(vb_shm_pool(shm, i)->name, name) == 0)
-            return use == VB_POOL_LEAVING ? (int)i : -EEXIST;
+            return -EEXIST;
     }
-    return free_one;
+    return slot;
 }
 
 int vb_shm_add_pool(struct vb_shm *shm, const struct vb_pool_spec *spec)
 {
     if (strlen(spec->name) >= VB_SHM_NAME_MAX || strlen(spec->balance) >= sizeof(((struct vb_shm_pool *)NULL)->balance))
         return -EINVAL;
-    int slot = find_pool_slot(shm, spec->name);
+    int slot = find_free_pool(shm, spec->name);
     if (slot < 0)
         return slot;
     struct vb_shm_pool *pool = vb_shm_pool(shm, (unsigned)slot);
@@ -65,6 +63,18 @@ void vb_shm_set_pool(struct vb_shm *shm, unsigned pool, const struct vb_pool_spe
     atomic_store_explicit(&row->panic, spec->panic, memory_order_relaxed);
     atomic_store_explicit(&row->max_ejected, spec->max_ejected, memory_order_relaxed);
     atomic_fetch_add(&row->epoch, 1);
+}
+
+int vb_shm_recall_pool(struct vb_shm *shm, const char *name)
+{
+    for (unsigned i = 0; i < shm->cap.backends; i++) {
+        struct vb_shm_pool *pool = vb_shm_pool(shm, i);
+        if (pool_use(shm, i) != VB_POOL_LEAVING || strcmp(pool->name, name) != 0)
+            continue;
+        atomic_store_explicit(&pool->used, VB_POOL_USED, memory_order_release);
+        return (int)i;
+    }
+    return -ENOENT;
 }
 
 void vb_shm_retire_pool(struct vb_shm *shm, unsigned pool)

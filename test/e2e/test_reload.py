@@ -12,10 +12,11 @@ import threading
 import time
 import zlib
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from harness import (BUILD, TIMEOUT, Balancer, Client, at_once, children_of, eventually, get, hang, is_refused,
-                     is_running, is_stopped, reply, run, unique_name, web)
+from harness import (BUILD, TIMEOUT, Balancer, Client, at_once, children_of, eventually, free_port, get, hang,
+                     is_refused, is_running, is_stopped, reply, run, unique_name, web)
 from upgrade import ask, round_trip, switch_and_echo
 
 
@@ -363,33 +364,103 @@ def named(*backends):
     return [{"address": b, "name": f"b{i + 1}"} for i, b in enumerate(backends)]
 
 
+def begin_command(lb, *words):
+    return subprocess.Popen([BUILD / "vbctl", "--name", lb.name, *words], text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 @pytest.mark.parametrize("ends", ["well", "badly"])
-def test_changes_by_vbctl_while_the_next_generation_starts(stuck, backend, workers, ends):
-    """They hold at once. Then the file counts, which was read before them; or they stay, when nothing comes of it."""
+def test_changes_by_vbctl_wait_for_the_end_of_a_reload(stuck, backend, workers, ends):
+    """They are newer than the file that was read, so they hold after it."""
     a, b, c, d, e = (backend(reply(name)) for name in "abcde")
     lb, gate = stuck(named(a, b, c), workers=workers)
     lb.write_config(pools=web(named(a, b, c, d)))
     process, new = reload_that_gets_stuck(lb, gate)
     assert [row["name"] for row in lb.vbctl("backends")["backends"] if row["state"] == "ready"] == ["b1", "b2", "b3"]
-    for words in (("remove", "web/b1"), ("drain", "web/b2"), ("weight", "web/b3", "2"), ("add", "web", e.address)):
-        result = run("vbctl", "--name", lb.name, *words)
-        assert result.returncode == 0, result
-    eventually(lambda: lb.backend(e)["health"] == "unchecked", "it is taken as it is")
-    assert Counter(get(lb.port).text for _ in range(12)) == {"c": 8, "e": 4}
+    commands = [begin_command(lb, *words) for words in (("remove", "web/b1"), ("drain", "web/b2"),
+                                                        ("weight", "web/b3", "2"), ("add", "web", e.address))]
+    assert Counter(get(lb.port).text for _ in range(12)) == {"a": 4, "b": 4, "c": 4}
+    assert [command.poll() for command in commands] == [None] * 4
     gate.unlink()
     if ends == "well":
         go_on(new)
-        assert end_of(process)[0] == 0
-        eventually(lambda: lb.backend("b1")["health"] == "unchecked", "it is back")
-        assert Counter(get(lb.port).text for _ in range(12)) == {"a": 3, "b": 3, "c": 3, "d": 3}
-        assert lb.vbctl("status")["changes"] == []
     else:
         os.kill(new[0], signal.SIGKILL)
-        assert end_of(process)[0] == 1
-        assert Counter(get(lb.port).text for _ in range(12)) == {"c": 8, "e": 4}
-        assert {row["change"] for row in lb.vbctl("status")["changes"]} == {"removed", "drain", "weight", "added"}
-        lb.reload(pools=web(named(a, b, c)))
-        assert Counter(get(lb.port).text for _ in range(12)) == {"a": 4, "b": 4, "c": 4}
+    assert end_of(process)[0] == (0 if ends == "well" else 1)
+    for command in commands:
+        status, _, complained = end_of(command)
+        assert (status, complained) == (0, "")
+    eventually(lambda: lb.backend(e)["health"] == "unchecked", "it is taken as it is")
+    there = {"c": 6, "d": 3, "e": 3} if ends == "well" else {"c": 8, "e": 4}
+    assert Counter(get(lb.port).text for _ in range(12)) == there
+    assert {row["change"] for row in lb.vbctl("status")["changes"]} == {"removed", "drain", "weight", "added"}
+    lb.reload(pools=web(named(a, b, c)))
+    assert Counter(get(lb.port).text for _ in range(12)) == {"a": 4, "b": 4, "c": 4}
+
+
+def test_a_stop_does_not_wait_behind_those_who_wait_for_a_reload(stuck, backend):
+    lb, gate = stuck(backend(), workers=1)
+    process, _ = reload_that_gets_stuck(lb, gate)
+    waiters = [process] + [vbctl_reload(lb) for _ in range(60)]
+    eventually(lambda: any(waiter.poll() == 1 for waiter in waiters), "they are too many")
+    assert run("vbctl", "--name", lb.name, "stop").returncode == 0
+    assert lb.process.wait(TIMEOUT) == 0
+    for waiter in waiters:
+        assert end_of(waiter)[0] == 1
+
+
+# ---- reloads that fail, and change nothing ---------------------------------------------------------------------------
+
+
+def fail_reload(lb, gate):
+    process, new = reload_that_gets_stuck(lb, gate)
+    gate.unlink()
+    os.kill(new[0], signal.SIGKILL)
+    assert end_of(process)[0] == 1
+
+
+def test_the_next_one_has_what_a_failed_one_had_begun(stuck, backend):
+    """It was asked for meanwhile, and opens the address that workers of the failed one still have for a moment."""
+    port = free_port()
+    lb, gate = stuck(backend(), workers=2)
+    lb.write_config(listen=[f"127.0.0.1:{lb.port}", f"127.0.0.1:{port}"])
+    process, new = reload_that_gets_stuck(lb, gate)
+    again = vbctl_reload(lb)
+    eventually(lambda: Path("/proc/net/unix").read_text().count(str(lb.control)) == 3, "both are connected")
+    gate.unlink()
+    os.kill(new[-1], signal.SIGKILL)
+    assert end_of(process)[0] == 1
+    assert end_of(again)[0] == 0
+    assert [get(port).status for _ in range(10)] == [200] * 10
+
+
+def test_a_weight_of_a_failed_file_is_forgotten(stuck, backend):
+    a, b = backend(), backend()
+    lb, gate = stuck([a, b], workers=1)
+    assert run("vbctl", "--name", lb.name, "remove", f"web/{a.address}").returncode == 0
+    lb.write_config(pools=web([{"address": a, "weight": 50}, b]))
+    fail_reload(lb, gate)
+    assert run("vbctl", "--name", lb.name, "add", "web", a.address).returncode == 0
+    assert lb.backend(a)["weight"] == 1
+
+
+def test_a_failed_file_leaves_a_leaving_pool_as_it_is(stuck, backend):
+    """Workers of an old generation still use it: neither its checks nor its settings are those of the failed file."""
+    a, b, nobody = backend(), backend(held), free_port()
+    checks = {"path": "/", "interval": "100ms", "fast_interval": "100ms", "fall": 1}
+    lb, gate = stuck(a, workers=1, more_pools={"slow": {"backends": [b], "health": checks}},
+                     config={"routes": [{"path": "/slow", "pool": "slow"}, {"pool": "web"}]})
+    lb.wait_health(b, "up")
+    client, = start_slow(lb, b, 1)
+    lb.reload(pools=web(a), routes=[{"pool": "web"}])
+    lb.write_config(pools={**web(a), "slow": {"backends": [b], "health": {**checks, "port": nobody}}},
+                    routes=[{"path": "/slow", "pool": "slow"}, {"pool": "web"}])
+    fail_reload(lb, gate)
+    seen = len(b.requests)
+    b.wait_requests(seen + 5)  # of checks by the old rules; those by the others would not come here
+    assert "is DOWN" not in lb.log()
+    b.released.set()
+    assert client.response().status == 200
 
 
 # ---- stopping meanwhile ----------------------------------------------------------------------------------------------

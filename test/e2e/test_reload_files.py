@@ -445,6 +445,20 @@ def test_a_new_one_that_is_dead_gets_nothing(balancer, backend, workers):
         assert (row["requests"], row["health"]) == (0, "down") and row["checks"] >= 1
 
 
+def test_a_new_one_that_takes_its_time_to_say_that_it_is_sick_gets_nothing(balancer, backend, workers):
+    """The new generation waits for that."""
+    def says_so_later(connection, request):
+        time.sleep(0.4)
+        connection.send(reply("sick", "500 No"))
+    a, sick = backend(Healthy("a")), backend(says_so_later)
+    lb = balancer(a, workers=workers, pool={"health": ONCE})
+    with Load(lb.port, clients=4) as load:
+        lb.reload(pools=web([a, sick], health=ONCE))
+        load.wait(20)
+    assert load.failures() == [] and requests_of(sick) == []
+    assert lb.backend(sick)["health"] == "down"
+
+
 def test_a_new_one_is_checked_once_before_it_is_used(balancer, backend, workers):
     a, new = backend(Healthy("a")), backend(Healthy("new"))
     lb = balancer(a, workers=workers, pool={"health": ONCE})
@@ -722,8 +736,10 @@ def test_what_needs_a_restart_is_said_and_does_no_harm(balancer, backend, key, c
     lb = balancer(a)
     lb.reload(pools=web(b), **config)
     assert served_by(lb) == {"b": 12}
-    lb.wait_log(f"`{key}` has changed: that takes effect only when")
-    lb.reload()
+    warning = f"`{key}` has changed: that takes effect only when"
+    lb.wait_log(warning)
+    lb.reload(**{top: None for top in config})
+    assert lb.log().count(warning) == 1, "it is as at the start again"
     assert lb.control.exists() and lb.segment.exists()
 
 

@@ -171,12 +171,13 @@ def test_what_waits_where_it_stays_is_served_by_the_new_ones(balancer, backend, 
 
 
 def test_what_waits_where_it_is_gone_is_served_by_the_old_ones(balancer, backend, workers, place):
+    """More than they take in one turn of their loops."""
     stays, goes = place(), place()
     lb = balancer(backend(), workers=workers, config={"listen": [stays.listen, goes.listen], "watchdog": "off"})
     old = lb.worker_pids()
     signal_all(old, signal.SIGSTOP)
     try:
-        clients = waiting(goes.client, 12)
+        clients = waiting(goes.client, 100 * workers)
         begin_reload(lb, listen=stays.listen)
         assert [stays.get().status for _ in range(10)] == [200] * 10
     finally:
@@ -184,6 +185,7 @@ def test_what_waits_where_it_is_gone_is_served_by_the_old_ones(balancer, backend
     for client in clients:
         response = client.response()
         assert response.status == 200 and response.closes
+        client.close()
     eventually(goes.is_gone, "it refuses")
     lb.wait_old_gone()
 
@@ -350,3 +352,13 @@ def test_a_proxy_header_that_has_begun_is_finished(balancer, backend):
         response = client.response()
         assert response.text == "203.0.113.7" and response.closes
     assert get(port).text == "127.0.0.1"
+
+
+def test_a_neighbour_of_ours_opens_no_door_to_anothers_address(balancer, backend, tmp_path):
+    """127.0.0.2 is somebody else's, though the port and the user are ours."""
+    port = free_port()
+    balancer(backend(reply("other")), config={"listen": f"127.0.0.2:{port}"})
+    lb = balancer(backend(reply("ours")), config={"listen": f"127.0.0.1:{port}"}, port=port)
+    reason = lb.reload_in_vain(listen=[f"127.0.0.1:{port}", f"127.0.0.2:{port}"])
+    assert f"cannot listen on 127.0.0.2:{port}: another process listens there" in reason
+    assert {get(port, host="127.0.0.2").text for _ in range(20)} == {"other"}

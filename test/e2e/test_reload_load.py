@@ -205,18 +205,18 @@ def segment_kib(lb):
 
 
 def test_nothing_is_left_behind(tmp_path, lifetimes, balancer):
-    """Neither descriptors nor memory nor processes, with pools, backends, listeners and numbers of workers that come
-    and go."""
+    """Neither descriptors nor memory nor processes nor places in the segment, with pools, backends, listeners and
+    numbers of workers that come and go."""
     there = [lifetimes.enter_context(Recorder(tmp_path)) for _ in range(2)]
-    lb = balancer(there[0], env=NO_QUARANTINE)
+    lb = balancer(there[0], env=NO_QUARANTINE, config={"segment": {"backends": 12}})
     port, unix = free_port(), tmp_path / "s"
 
     def variants(n):
         return [{"pools": web(there, health=CHECKS_SOON), "workers": 1, "routes": None,
                  "listen": [f"127.0.0.1:{lb.port}", f"127.0.0.1:{port}"]},
-                {"pools": {**web(there[1]), "api": {"backends": [{"address": there[0], "name": f"b{n}"}],
-                                                    "health": "off"}},
-                 "workers": 2, "routes": [{"path": "/api", "pool": "api"}, {"pool": "web"}],
+                {"pools": {**web(there[1]), f"api{n}": {"backends": [{"address": there[0], "name": f"b{n}"}],
+                                                        "health": "off"}},
+                 "workers": 2, "routes": [{"path": "/api", "pool": f"api{n}"}, {"pool": "web"}],
                  "listen": [f"127.0.0.1:{lb.port}", f"unix:{unix}"]},
                 {"pools": web(there[0]), "workers": 1, "routes": None, "listen": f"127.0.0.1:{lb.port}"}]
 

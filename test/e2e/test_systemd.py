@@ -5,11 +5,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from harness import (BUILD, ROOT, TIMEOUT, Client, eventually, free_port, get, hang, reply, run, to_yaml,
-                     unique_name)
+from harness import (BUILD, ROOT, TIMEOUT, Client, children_of, eventually, free_port, get, hang, is_stopped, reply,
+                     run, to_yaml, unique_name)
 from privileges import NOBODY, as_root, assert_nobody, folder, low_port, runs_as  # noqa: F401
 
 UNIT = ROOT / "examples" / "vibebalancer.service"
@@ -109,6 +110,44 @@ def test_a_replaced_worker_is_no_second_start(balancer, backend, manager):
     lb.wait_workers(without=before[:1])
     eventually(lambda: lb.vbctl("status")["state"] == "running", "it runs again")
     assert manager.rest() == []
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_a_reload_is_told(balancer, backend, manager, ends):
+    """As Type=notify-reload wants it (sd_notify(3)): with the time, and ready again in any case."""
+    lb = balancer(backend(), env=manager.env)
+    assert manager.next()["READY"] == "1"
+    for _ in range(2):
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        lb.reload() if ends == "well" else lb.reload_in_vain(nonsense="x")
+        said = manager.next()
+        assert said["RELOADING"] == "1" and said["STATUS"]
+        assert before <= int(said["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        said = manager.next()
+        assert said["READY"] == "1" and ("failed" in said["STATUS"]) == (ends == "badly")
+    assert manager.rest() == []
+
+
+def test_a_reload_that_fails_while_it_starts_does_not_say_ready(tmp_path, backend, manager):
+    port, name, file, gate = free_port(), unique_name(), tmp_path / "vb.yaml", tmp_path / "gate"
+    file.write_text(to_yaml({"listen": f"127.0.0.1:{port}", "pools": {"web": {"backends": [backend(reply("hello"))]}}}))
+    gate.touch()
+    process = subprocess.Popen([BUILD / "vibebalancer-faults", "-c", file, "--name", name, "--workers", "1"],
+                               env={**os.environ, **manager.env, "VB_STOP_AT_START": str(gate)},
+                               stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        worker, = eventually(lambda: [pid for pid in children_of(process.pid) if is_stopped(pid)], "it starts")
+        file.write_text("nonsense: 1\n")
+        assert run("vbctl", "--name", name, "reload").returncode == 1
+        assert [message.get("READY") for message in manager.rest()] == [None]
+        gate.unlink()
+        os.kill(worker, signal.SIGCONT)
+        assert manager.next()["READY"] == "1"
+        assert get(port).text == "hello"
+    finally:
+        process.terminate()
+        assert process.wait(TIMEOUT) == 0
+
 
 
 def test_workers_do_not_inherit_the_socket(balancer, backend, manager):

@@ -19,25 +19,29 @@
 #include "vb/clock.h"
 #include "vb/str.h"
 
-#define PLACES      16
+#define PLACES      64
+#define WAITERS     48
 #define PATIENCE_US 20000000
 #define NEVER       UINT64_MAX
 
 static struct {
     char dir[32], socket[64], segment[64];
+    struct vb_conf conf;
+    struct vb_generation generation;
     struct vb_master master;
-    uint64_t reload;     /* the number that is given to whoever asks */
-    bool ends_at_once;   /* while it is asked for */
+    uint64_t reload; /* the number that is given to whoever asks */
+    bool is_building;
     unsigned open_files; /* before */
 } f;
 
 uint64_t vb_reload_request(struct vb_master *master)
 {
-    struct vb_ctl_answer answer;
-    vb_ctl_refuse(&answer, "failed at once");
-    if (f.ends_at_once)
-        vb_control_reloaded(master->control, f.reload, &answer);
     return f.reload;
+}
+
+bool vb_reload_is_building(const struct vb_master *master)
+{
+    return f.is_building;
 }
 
 static unsigned count_open_files(void)
@@ -68,6 +72,9 @@ static int setup(void **state)
     assert_non_null(mkdtemp(f.dir));
     snprintf(f.socket, sizeof(f.socket), "%s/socket", f.dir);
     snprintf(f.segment, sizeof(f.segment), "%s/segment", f.dir);
+    f.generation.config.conf = &f.conf;
+    f.master.reload.number = f.reload;
+    f.master.current = &f.generation;
     assert_int_equal(
         vb_shm_create(&f.master.shm, f.segment, "test", (struct vb_shm_capacity){.workers = 1, .backends = 1}, &err),
         0);
@@ -105,7 +112,12 @@ static int client(const char *request)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     if (request != NULL) {
-        assert_int_equal(send(fd, request, strlen(request) + 1, 0), strlen(request) + 1);
+        char words[64]; /* each ended by NUL */
+        size_t n = strlen(request) + 1;
+        memcpy(words, request, n);
+        for (size_t i = 0; i < n; i++)
+            words[i] = words[i] == ' ' ? '\0' : words[i];
+        assert_int_equal(send(fd, words, n, 0), n);
         assert_int_equal(shutdown(fd, SHUT_WR), 0);
     }
     return fd;
@@ -219,19 +231,6 @@ static void a_later_reload_answers_for_those_before(void **state)
     expect(second, "0both");
 }
 
-static void one_that_ends_while_it_is_asked_for_is_not_missed(void **state)
-{
-    f.ends_at_once = true;
-    expect(client("reload"), "1failed at once");
-    f.ends_at_once = false;
-    f.reload = 2;
-    int next = client("reload");
-    until_waiting(1);
-    assert_false(is_answered(next));
-    end_reload(2, "well");
-    expect(next, "0well");
-}
-
 static void time_does_not_cut_who_waits(void **state)
 {
     int fd = client("reload");
@@ -257,63 +256,78 @@ static void who_hangs_up_is_forgotten_at_once(void **state)
     expect(stays, "0here");
 }
 
-static void newcomers_do_not_cut_who_waits(void **state)
+static void fill(int *fds, unsigned n, const char *request)
 {
-    int fds[PLACES];
-    for (unsigned i = 0; i < PLACES; i++)
-        fds[i] = client("reload");
-    until_waiting(PLACES);
-    int one = client("nonsense"), another = client("reload");
+    for (unsigned i = 0; i < n; i++)
+        fds[i] = client(request);
     settle();
-    assert_int_equal(first_cut_in_ms(), NEVER);
-    assert_int_equal(waiting(), PLACES);
-    assert_false(is_answered(one) || is_answered(another));
-    close(fds[PLACES - 1]); /* which makes room for both, one after the other */
-    expect(one, "1this vibebalancer knows no command 'nonsense'; is vbctl of another version?");
-    until_waiting(PLACES);
-    end_reload(1, "done");
-    for (unsigned i = 0; i < PLACES - 1; i++)
-        expect(fds[i], "0done");
-    expect(another, "0done");
 }
 
-static void the_oldest_of_those_that_do_not_wait_is_cut(void **state)
+static void newcomers_cut_nobody_who_waits(void **state)
 {
-    int fds[PLACES - 1];
-    for (unsigned i = 0; i < PLACES - 1; i++)
-        fds[i] = client("reload");
-    until_waiting(PLACES - 1);
-    int silent = client(NULL);
-    settle();
-    int newcomer = client("reload");
-    expect(silent, NULL);
-    until_waiting(PLACES);
+    int waiters[WAITERS], silent[PLACES - WAITERS];
+    fill(waiters, WAITERS, "reload");
+    until_waiting(WAITERS);
+    fill(silent, PLACES - WAITERS, NULL);
+    int newcomer = client("nonsense");
+    expect(silent[0], NULL); /* the oldest of the others */
+    expect(newcomer, "1this vibebalancer knows no command 'nonsense'; is vbctl of another version?");
+    assert_int_equal(waiting(), WAITERS);
     end_reload(1, "done");
-    for (unsigned i = 0; i < PLACES - 1; i++)
-        expect(fds[i], "0done");
-    expect(newcomer, "0done");
+    for (unsigned i = 0; i < WAITERS; i++)
+        expect(waiters[i], "0done");
+    for (unsigned i = 1; i < PLACES - WAITERS; i++) {
+        assert_false(is_answered(silent[i]));
+        close(silent[i]);
+    }
+}
+
+static void some_places_are_kept_from_those_who_wait(void **state)
+{
+    int waiters[WAITERS];
+    fill(waiters, WAITERS, "reload");
+    until_waiting(WAITERS);
+    expect(client("reload"), "1too many others wait for this reload, which goes on: see vbctl status");
+    f.is_building = true;
+    expect(client("drain web/b"), "1too many others wait for this reload; nothing was changed");
+    end_reload(1, "done");
+    for (unsigned i = 0; i < WAITERS; i++)
+        expect(waiters[i], "0done");
+}
+
+static void a_change_waits_until_nothing_is_being_built(void **state)
+{
+    f.is_building = true;
+    int fd = client("drain web/b");
+    until_waiting(1);
+    assert_false(is_answered(fd));
+    f.is_building = false;
+    end_reload(1, "done");
+    expect(fd, "1there is no pool 'web'; the pools are: ");
 }
 
 static void another_is_cut_when_the_oldest_begins_to_wait(void **state)
 {
-    int fds[PLACES - 2];
-    for (unsigned i = 0; i < PLACES - 2; i++)
-        fds[i] = client("reload");
-    until_waiting(PLACES - 2);
-    int oldest = client(NULL), silent = client(NULL);
+    int waiters[WAITERS - 1], silent[PLACES - WAITERS];
+    fill(waiters, WAITERS - 1, "reload");
+    until_waiting(WAITERS - 1);
+    int oldest = client(NULL);
+    settle();
+    fill(silent, PLACES - WAITERS, NULL);
     assert_int_equal(send(oldest, "reload", 7, 0), 7);
     settle();
-    int newcomer = client("reload");
+    int newcomer = client("nonsense");
     shutdown(oldest, SHUT_WR); /* seen in the same turn of the loop */
-    until_waiting(PLACES - 1);
+    until_waiting(WAITERS);
     assert_true(first_cut_in_ms() < VB_CTL_SILENCE_MS / 2); /* not just in its own time */
-    expect(silent, NULL);
-    until_waiting(PLACES);
+    expect(silent[0], NULL);
+    expect(newcomer, "1this vibebalancer knows no command 'nonsense'; is vbctl of another version?");
     end_reload(1, "done");
-    for (unsigned i = 0; i < PLACES - 2; i++)
-        expect(fds[i], "0done");
+    for (unsigned i = 0; i < WAITERS - 1; i++)
+        expect(waiters[i], "0done");
     expect(oldest, "0done");
-    expect(newcomer, "0done");
+    for (unsigned i = 1; i < PLACES - WAITERS; i++)
+        close(silent[i]);
 }
 
 static void who_still_waits_at_the_end_of_the_loop_is_let_go(void **state)
@@ -349,11 +363,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(each_waits_for_its_own_reload),
         TEST(a_later_reload_answers_for_those_before),
-        TEST(one_that_ends_while_it_is_asked_for_is_not_missed),
         TEST(time_does_not_cut_who_waits),
         TEST(who_hangs_up_is_forgotten_at_once),
-        TEST(newcomers_do_not_cut_who_waits),
-        TEST(the_oldest_of_those_that_do_not_wait_is_cut),
+        TEST(newcomers_cut_nobody_who_waits),
+        TEST(some_places_are_kept_from_those_who_wait),
+        TEST(a_change_waits_until_nothing_is_being_built),
         TEST(another_is_cut_when_the_oldest_begins_to_wait),
         TEST(who_still_waits_at_the_end_of_the_loop_is_let_go),
         TEST(reload_takes_no_argument_and_none_while_it_stops),
