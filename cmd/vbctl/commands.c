@@ -78,6 +78,8 @@ static const struct vbctl_command commands[] = {
     {"remove", BACKEND, 1, 1, true, false, "it leaves the pool; what is in flight finishes", control_run},
     {"reload", "", 0, 0, false, false, "its file is read anew, and served if there is nothing wrong with it",
      control_reload},
+    {"upgrade", "", 0, 0, false, false, "the executable that is there now takes over, and reads its file anew",
+     control_reload},
     {"stop", "[--now]", 0, 0, false, true, "it finishes requests and ends", control_stop},
 };
 
@@ -112,7 +114,7 @@ void command_help(FILE *to)
         fprintf(to, "  %-25s %s\n", words, commands[i].help);
     }
     fprintf(to, "  %-25s %s\n", "help", "this text");
-    fprintf(to, "\nWhat is changed holds until a reload or the next start, which take the file's state again.\n");
+    fprintf(to, "\nWhat is changed holds until a reload, an upgrade or the next start, which take the file's state again.\n");
     fprintf(to,
             "\noptions:\n"
             "  --name NAME        the instance with this name; without it, `vibebalancer` or the only one there is\n"

@@ -23,7 +23,8 @@ static const char usage_text[] =
     "  --log-level L       how much is logged to standard error (info)\n"
     "\n"
     "Signals: SIGTERM, SIGINT and SIGQUIT finish requests and stop; a second one stops now.\n"
-    "SIGHUP reads the configuration anew, as `vbctl reload` does.\n"
+    "SIGHUP reads the configuration anew, as `vbctl reload` does. SIGUSR2 lets the executable that\n"
+    "is there now take over, as `vbctl upgrade` does.\n"
     "Exit status: 0 done, 1 failed while running, 2 the configuration or the command line is wrong.\n"
     "Watch it with vbctl.\n";
 
@@ -124,7 +125,7 @@ int main(int argc, char **argv)
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
-    struct command_line line = {.options = {.workers = -1, .log_level = VB_LOG_INFO}};
+    struct command_line line = {.options = {.argv = argv, .workers = -1, .log_level = VB_LOG_INFO}};
     int option;
     if (open_standard_files() < 0)
         return VB_EXIT_FAILED;

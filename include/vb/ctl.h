@@ -14,9 +14,9 @@
 
 #define VB_CTL_REQUEST_MAX 4096
 #define VB_CTL_ARGS_MAX    8
-#define VB_CTL_TEXT_MAX    4096 /* of the text, with its NUL: some dozen lines */
-#define VB_CTL_SILENCE_MS  5000 /* a client whose request is not there whole by then is cut */
-#define VB_CTL_ANSWER_MS   10000
+#define VB_CTL_TEXT_MAX    4096  /* of the text, with its NUL: some dozen lines */
+#define VB_CTL_SILENCE_MS  5000  /* a client whose request is not there whole by then is cut */
+#define VB_CTL_ANSWER_MS   40000 /* a change may have to wait for the end of a reload */
 #define VB_CTL_RELOAD_MS   90000 /* the answer to `reload` comes when that has ended */
 
 struct vb_ctl_answer {

@@ -24,7 +24,10 @@ int vb_health_open(struct vb_health **ret_health, struct vb_shm *shm, void (*loo
  */
 int vb_health_set_rules(struct vb_health *health, unsigned pool, const struct vb_conf_health *rules);
 
-/* Starts the thread. Negative errno; then only vb_health_stop may follow. */
+/*
+ * Starts the thread. What the segment knows of a backend already, by a health thread before this one, goes on; its next
+ * probe is made at once. Negative errno; then only vb_health_stop may follow.
+ */
 int vb_health_start(struct vb_health *health);
 
 /*
@@ -41,6 +44,13 @@ void vb_health_update(struct vb_health *health);
  * update. From the main thread.
  */
 bool vb_health_has_looked(const struct vb_health *health);
+
+/*
+ * The thread, if it was started, does nothing until it is told to go on, and it writes nothing into the segment
+ * meanwhile. Waits until that is so: a moment. From the main thread.
+ */
+void vb_health_pause(struct vb_health *health);
+void vb_health_resume(struct vb_health *health);
 
 /*
  * Ends the thread, if it was started, and sets NULL; *health may be NULL. False: the system's resolver holds a thread

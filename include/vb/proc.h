@@ -6,6 +6,7 @@
 #include "vb/log.h"
 
 struct vb_options {
+    char **argv;             /* the whole command line, for the executable that takes over */
     const char *config_file; /* NULL: ./vibebalancer.yaml, then /etc/vibebalancer/vibebalancer.yaml */
     const char *name;        /* NULL: as configured */
     const char *segment;     /* NULL: as configured */

@@ -43,9 +43,10 @@ void vb_proxy_unlisten(struct vb_proxy *proxy, unsigned number, bool take);
 
 /*
  * The beginning of the end: lets requests finish, closes connections that have none, and gives none away any more. Who
- * is accepted from now on, or comes through the inbox, may still have one request.
+ * is accepted from now on, or comes through the inbox, may still have one request. `patient`: so may who has not had
+ * one yet, in the time that there is for a first head. Again, without: now they may not.
  */
-void vb_proxy_drain(struct vb_proxy *proxy);
+void vb_proxy_drain(struct vb_proxy *proxy, bool patient);
 
 /*
  * The rest of it, once nobody puts anything into the inbox any more: takes what is there. `drained` is called once,

@@ -237,6 +237,19 @@ int vb_shm_fd_for_workers(const struct vb_shm *shm);
 /* Removes the file, if it is still ours: for a clean stop. */
 void vb_shm_unlink(struct vb_shm *shm);
 
+/* What a master has of its segment, for the one that takes its place in the same process. Owned by `shm`. */
+struct vb_shm_files {
+    const char *path;
+    int lock_fd, fd; /* with the lock, without it */
+};
+struct vb_shm_files vb_shm_files(const struct vb_shm *shm);
+
+/*
+ * In that successor: maps it, and is the owner of the descriptors from then on. -EPROTO: it is of another layout
+ * version; the sentence says which.
+ */
+int vb_shm_adopt(struct vb_shm **ret_shm, const struct vb_shm_files *files, struct vb_error *err);
+
 /* In a worker: maps the inherited descriptor for writing, ready or not. `fd` stays the caller's. */
 int vb_shm_attach_fd(struct vb_shm **ret_shm, int fd, struct vb_error *err);
 

@@ -199,6 +199,37 @@ static void begin_anew(struct vb_check *check)
     uv_timer_start(&check->timer, on_due, 0, 0);
 }
 
+/* Results in a row that speak against this state, as far as history goes. */
+static unsigned streak_against(const struct vb_health_record *record, enum vb_health_state state)
+{
+    uint64_t known = VB_MIN(record->checks, 64u), against = state == VB_HEALTH_DOWN;
+    unsigned n = 0;
+    while (n < known && (record->history >> n & 1) == against)
+        n++;
+    return n;
+}
+
+/* What a health thread before this one knew of it: false when that is nothing to go on with. */
+static bool go_on(struct vb_check *check)
+{
+    const struct vb_health *health = check->health;
+    struct vb_health_record record;
+    enum vb_health_state state = atomic_load(&vb_shm_backend(health->shm, check->slot)->health);
+    if (!vb_shm_read_health(health->shm, check->slot, &record) || record.incarnation != check->incarnation ||
+        record.checks == 0)
+        return false;
+    if (state == VB_HEALTH_UNCHECKED && !check->probe.rules->now->enabled)
+        state = VB_HEALTH_UP; /* as judge has it */
+    if (state != VB_HEALTH_UP && state != VB_HEALTH_DOWN)
+        return false;
+    check->record = record;
+    check->fsm = (struct vb_health_fsm){.state = state, .streak = streak_against(&record, state)};
+    if (record.address_len > 0)
+        vb_probe_assume(&check->probe, (struct sockaddr *)&check->record.address, record.address_len);
+    uv_timer_start(&check->timer, on_due, 0, 0);
+    return true;
+}
+
 static void free_when_let_go(struct vb_check *check)
 {
     if (!check->closed || check->probe.resolving)
@@ -256,7 +287,8 @@ int vb_check_begin(struct vb_health *health, unsigned slot, uint32_t incarnation
     uv_timer_init(vb_loop_uv(health->loop), &check->timer);
     health->checks[slot] = check;
     LIST_INSERT_HEAD(&health->pools[pool].checks, check, link);
-    begin_anew(check);
+    if (!go_on(check))
+        begin_anew(check);
     return 0;
 }
 

@@ -116,6 +116,10 @@ static void on_wake(uv_async_t *async)
         close_all(health);
         return;
     }
+    if (atomic_exchange(&health->pausing, false)) {
+        uv_sem_post(&health->paused);
+        uv_sem_wait(&health->resumed);
+    }
     health->followed = atomic_load(&health->asked);
     health->awaited++;
     follow_slots(health, true);
@@ -135,6 +139,8 @@ static void free_health(struct vb_health *health)
         vb_rules_close(&health->pools[i].rules);
     vb_loop_close(&health->loop);
     assert(LIST_EMPTY(&health->gone)); /* libuv has let go of all that it held */
+    uv_sem_destroy(&health->paused);
+    uv_sem_destroy(&health->resumed);
     free(health->pools);
     free(health->checks);
     free(health);
@@ -146,6 +152,8 @@ int vb_health_open(struct vb_health **ret_health, struct vb_shm *shm, void (*loo
     struct vb_health *health = calloc(1, sizeof(*health));
     if (health == NULL)
         return -ENOMEM;
+    uv_sem_init(&health->paused, 0);
+    uv_sem_init(&health->resumed, 0);
     health->shm = shm;
     health->looked = looked;
     health->arg = arg;
@@ -200,6 +208,20 @@ void vb_health_update(struct vb_health *health)
 bool vb_health_has_looked(const struct vb_health *health)
 {
     return atomic_load(&health->looked_at) == atomic_load(&health->asked);
+}
+
+void vb_health_pause(struct vb_health *health)
+{
+    if (!health->running)
+        return;
+    atomic_store(&health->pausing, true);
+    uv_async_send(&health->wake);
+    uv_sem_wait(&health->paused);
+}
+
+void vb_health_resume(struct vb_health *health)
+{
+    uv_sem_post(&health->resumed);
 }
 
 bool vb_health_stop(struct vb_health **health_ptr)

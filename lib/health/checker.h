@@ -42,8 +42,9 @@ struct vb_health {
     struct vb_loop *loop;
     uv_thread_t thread;
     bool running;    /* the thread; the main thread's */
-    uv_async_t wake; /* something has changed, or `stopping` */
-    atomic_bool stopping;
+    uv_async_t wake; /* something has changed, `stopping`, `pausing` */
+    atomic_bool stopping, pausing;
+    uv_sem_t paused, resumed;
     uv_timer_t again; /* runs while a backend has no check for want of memory */
     struct vb_rand rand;
     struct vb_health_pool *pools; /* by slot */

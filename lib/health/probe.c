@@ -354,6 +354,12 @@ int vb_probe_init(struct vb_probe *probe, const char *address)
     return 0;
 }
 
+void vb_probe_assume(struct vb_probe *probe, const struct sockaddr *address, socklen_t length)
+{
+    if (!probe->literal)
+        add_address(probe, address, length);
+}
+
 void vb_probe_cancel(struct vb_probe *probe)
 {
     vb_timer_stop(&probe->timer);

@@ -56,6 +56,9 @@ struct vb_probe {
 /* `address` is `host:port` or `unix:/path`, as in the segment. -EINVAL. */
 int vb_probe_init(struct vb_probe *probe, const char *address);
 
+/* Its name was resolved to this before: good for a first probe, while it is looked up again. */
+void vb_probe_assume(struct vb_probe *probe, const struct sockaddr *address, socklen_t length);
+
 /* Begins one probe; `done` is called once, perhaps before this returns. `resolve_again`: do not trust the old address.
  */
 void vb_probe_begin(struct vb_probe *probe, bool resolve_again);

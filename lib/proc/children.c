@@ -9,9 +9,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "inherit.h"
+#include "json.h"
 #include "listeners.h"
 #include "master.h"
 #include "privileges.h"
@@ -32,7 +34,7 @@ void vb_child_tell(struct vb_child *child, const char *message, size_t n)
 void vb_child_kill(struct vb_child *child)
 {
     child->killed = true;
-    uv_process_kill(&child->process, SIGKILL);
+    kill(child->pid, SIGKILL);
 }
 
 /* ---- the end of a process ---------------------------------------------------------------------------------------- */
@@ -66,7 +68,7 @@ static bool is_expected(const struct vb_child *child)
 
 static void log_exit(const struct vb_child *child, int64_t status, int signal)
 {
-    int pid = child->process.pid;
+    int pid = child->pid;
     if (signal != 0)
         vb_log(child->killed ? VB_LOG_INFO : VB_LOG_ERROR, "worker %u (pid %d) was killed by signal %d (%s)",
                child->index, pid, signal, strsignal(signal));
@@ -105,13 +107,24 @@ static void give_slot_back(struct vb_child *child, bool died)
     child->state = VB_CHILD_ENDED;
 }
 
+static void end(struct vb_child *child, int64_t status, int signal)
+{
+    log_exit(child, status, signal);
+    give_slot_back(child, child->generation->state == VB_GENERATION_SERVING);
+}
+
 static void on_process_exit(uv_process_t *process, int64_t status, int signal)
 {
     struct vb_child *child = process->data;
-    log_exit(child, status, signal);
-    give_slot_back(child, child->generation->state == VB_GENERATION_SERVING);
+    end(child, status, signal);
     vb_master_reap_orphans(child->generation->master);
     uv_close((uv_handle_t *)process, on_process_closed);
+}
+
+void vb_child_reaped(struct vb_child *child, int status)
+{
+    end(child, WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+    uv_close((uv_handle_t *)&child->control, on_control_closed);
 }
 
 /* ---- its messages ------------------------------------------------------------------------------------------------ */
@@ -151,7 +164,7 @@ void vb_child_serve(struct vb_child *child)
     vb_child_tell(child, &message, 1);
     child->state = VB_CHILD_SERVING;
     atomic_store(&vb_shm_worker(master->shm, (unsigned)child->slot)->state, VB_WORKER_READY);
-    vb_log_info("worker %u (pid %d) serves", child->index, child->process.pid);
+    vb_log_info("worker %u (pid %d) serves", child->index, child->pid);
     vb_master_child_serves(master);
 }
 
@@ -258,6 +271,21 @@ static int spawn_process(struct vb_child *child, bool *ret_begun)
     return r;
 }
 
+static void explain(const struct vb_child *child, int code)
+{
+    struct vb_error *why = &child->generation->why;
+    if (child->slot == -ENOMEM)
+        vb_fail(why, code,
+                "cannot spawn worker %u: there is no room for its part of the segment; free some memory, lower "
+                "segment.backends, or put it elsewhere with --segment",
+                child->index);
+    else if (child->slot < 0)
+        vb_fail(why, code, "cannot spawn worker %u: too many workers are still leaving", child->index);
+    else
+        vb_fail(why, code, "cannot spawn worker %u: %s", child->index, vb_strerror(code));
+    vb_log_error("%s", why->text);
+}
+
 /* On failure the child is gone as one whose process has ended, a little later. */
 void vb_child_spawn(struct vb_child *child)
 {
@@ -266,24 +294,18 @@ void vb_child_spawn(struct vb_child *child)
     bool count_ips = generation->config.conf->limits.connections_per_ip > 0, begun = false;
     child->state = VB_CHILD_STARTING;
     child->started_ms = uv_now(&master->loop);
-    child->killed = false;
+    child->killed = child->adopted = false;
     child->process.data = child->control.data = child;
     uv_pipe_init(&master->loop, &child->control, 0);
     child->slot = vb_shm_claim_worker(master->shm, child->index, generation->number, count_ips);
     int r = child->slot < 0 ? child->slot : spawn_process(child, &begun);
     if (r == 0) {
-        vb_shm_worker_started(master->shm, (unsigned)child->slot, child->process.pid);
+        child->pid = child->process.pid;
+        vb_shm_worker_started(master->shm, (unsigned)child->slot, child->pid);
         uv_read_start((uv_stream_t *)&child->control, on_alloc, on_message);
         return;
     }
-    if (child->slot == -ENOMEM)
-        vb_log_error("cannot spawn worker %u: there is no room for its part of the segment; free some memory, lower "
-                     "segment.backends, or put it elsewhere with --segment",
-                     child->index);
-    else if (child->slot < 0)
-        vb_log_error("cannot spawn worker %u: too many workers are still leaving", child->index);
-    else
-        vb_log_error("cannot spawn worker %u: %s", child->index, vb_strerror(r));
+    explain(child, r);
     if (child->slot >= 0)
         give_slot_back(child, true);
     child->slot = -1;
@@ -296,7 +318,7 @@ void vb_child_spawn(struct vb_child *child)
 
 /* ---- all of a generation ----------------------------------------------------------------------------------------- */
 
-int vb_children_open(struct vb_generation *generation)
+static int allocate(struct vb_generation *generation)
 {
     generation->children = calloc(generation->n_workers, sizeof(*generation->children));
     if (generation->children == NULL)
@@ -308,13 +330,103 @@ int vb_children_open(struct vb_generation *generation)
         child->slot = child->inbox[0] = child->inbox[1] = -1;
         child->respawn.data = child;
     }
-    for (unsigned i = 0; i < generation->n_workers; i++) {
-        int r = vb_inbox_pair(generation->children[i].inbox);
-        if (r < 0)
-            return r;
-    }
     return 0;
 }
+
+int vb_children_open(struct vb_generation *generation)
+{
+    int r = allocate(generation);
+    for (unsigned i = 0; r == 0 && i < generation->n_workers; i++)
+        r = vb_inbox_pair(generation->children[i].inbox);
+    return r;
+}
+
+/* ---- handed over ------------------------------------------------------------------------------------------------- */
+
+static json_t *pack_child(const struct vb_child *child, json_t **fds)
+{
+    bool has_process = child->slot >= 0;
+    uv_os_fd_t control = -1;
+    if (has_process)
+        uv_fileno((const uv_handle_t *)&child->control, &control);
+    return json_pack(
+        "{s:i, s:i, s:i, s:b, s:i, s:I, s:o, s:[o, o]}", "state", has_process ? (int)child->state : VB_CHILD_NONE,
+        "slot", child->slot, "pid", has_process ? (int)child->pid : 0, "killed", child->killed, "quick_deaths",
+        (int)child->quick_deaths, "age_ms", (json_int_t)(uv_now(&child->generation->master->loop) - child->started_ms),
+        "control", vb_json_fd(fds, control), "inbox", vb_json_fd(fds, child->inbox[0]),
+        vb_json_fd(fds, child->inbox[1]));
+}
+
+json_t *vb_children_pack(const struct vb_generation *generation, json_t **fds)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < generation->n_workers; i++)
+        vb_json_add(&list, pack_child(&generation->children[i], fds));
+    return list;
+}
+
+static int unpack_child(struct vb_child *child, const json_t *packed, int *ret_control, struct vb_error *err)
+{
+    const struct vb_master *master = child->generation->master;
+    int state, killed;
+    json_int_t age;
+    json_error_t error;
+    if (json_unpack_ex((json_t *)packed, &error, 0, "{s:i, s:i, s:i, s:b, s:i, s:I, s:i, s:[i, i]}", "state", &state,
+                       "slot", &child->slot, "pid", &child->pid, "killed", &killed, "quick_deaths",
+                       &child->quick_deaths, "age_ms", &age, "control", ret_control, "inbox", &child->inbox[0],
+                       &child->inbox[1]) != 0)
+        return vb_json_wrong(&error, err);
+    if (state < VB_CHILD_NONE || state > VB_CHILD_LEAVING || (child->slot >= 0) != (state > VB_CHILD_ENDED) ||
+        child->slot >= (int)vb_shm_slots(master->shm))
+        return vb_fail(err, -EPROTO, "worker %u was handed over in state %d with slot %d", child->index, state,
+                       child->slot);
+    child->state = (enum vb_child_state)state;
+    child->killed = killed != 0;
+    child->started_ms = uv_now(&master->loop) - (uint64_t)age;
+    child->adopted = child->slot >= 0;
+    return 0;
+}
+
+static int connect_child(struct vb_child *child, int control, struct vb_error *err)
+{
+    uv_pipe_init(&child->generation->master->loop, &child->control, 0);
+    child->control.data = child;
+    int r = uv_pipe_open(&child->control, control);
+    if (r == 0)
+        r = uv_read_start((uv_stream_t *)&child->control, on_alloc, on_message);
+    return r < 0 ? vb_fail(err, r, "cannot go on with worker %u: %s", child->index, vb_strerror(r)) : 0;
+}
+
+int vb_children_adopt(struct vb_generation *generation, const json_t *packed, bool rehearsal, struct vb_error *err)
+{
+    size_t n = json_array_size(packed);
+    if (n == 0 || n > VB_WORKERS_MAX)
+        return vb_fail(err, -EPROTO, "a generation of %zu workers was handed over", n);
+    generation->n_workers = (unsigned)n;
+    int r = allocate(generation);
+    if (r < 0)
+        return vb_fail(err, r, "out of memory");
+    for (unsigned i = 0; r == 0 && i < n; i++) {
+        struct vb_child *child = &generation->children[i];
+        int control;
+        r = unpack_child(child, json_array_get(packed, i), &control, err);
+        if (r == 0 && child->adopted && !rehearsal)
+            r = connect_child(child, control, err);
+    }
+    return r;
+}
+
+/* It may have ended already, and what was executed in between, a script perhaps, may have reaped it. */
+void vb_child_resume(struct vb_child *child)
+{
+    siginfo_t info;
+    if (child->state == VB_CHILD_NONE && child->generation->state == VB_GENERATION_SERVING)
+        respawn_later(child);
+    else if (child->state != VB_CHILD_NONE && waitid(P_PID, (id_t)child->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0)
+        vb_child_reaped(child, 0);
+}
+
+/* ---- their end --------------------------------------------------------------------------------------------------- */
 
 void vb_children_close(struct vb_generation *generation)
 {

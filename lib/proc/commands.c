@@ -375,6 +375,7 @@ static const struct command {
     {"add", "POOL ADDRESS [WEIGHT]", 2, 3, .run = run_add},
     {"remove", "POOL/BACKEND", 1, 1, .run = run_remove},
     {"reload", "no argument", 0, 0, .begin = vb_reload_request},
+    {"upgrade", "no argument", 0, 0, .begin = vb_reload_request_upgrade},
     {"stop", "`now` or no argument", 0, 1, .any_time = true, .run = run_stop},
 };
 

@@ -34,4 +34,7 @@ void vb_config_warn(const struct vb_config *config);
  */
 int vb_config_seal(const struct vb_config *config, struct vb_error *err);
 
+/* Parses what was sealed there; its warnings have been printed when it was read from `file`. Negative errno. */
+int vb_config_unseal(int fd, const char *file, struct vb_conf **ret_conf);
+
 #endif

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "json.h"
 #include "vb/listen.h"
 #include "vb/log.h"
 #include "vb/str.h"
@@ -193,7 +194,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 
 /* ---- all of them ------------------------------------------------------------------------------------------------- */
 
-static void open_conn(struct conn *conn, struct vb_control *control)
+static void init_conn(struct conn *conn, struct vb_control *control)
 {
     uv_loop_t *loop = &control->master->loop;
     conn->magic = CONN_MAGIC;
@@ -207,6 +208,11 @@ static void open_conn(struct conn *conn, struct vb_control *control)
     uv_timer_init(loop, &conn->timer);
     conn->pipe.data = conn->timer.data = conn->write.data = conn;
     uv_timer_start(&conn->timer, on_silence, VB_CTL_SILENCE_MS, 0);
+}
+
+static void open_conn(struct conn *conn, struct vb_control *control)
+{
+    init_conn(conn, control);
     if (uv_accept((uv_stream_t *)&control->listener, (uv_stream_t *)&conn->pipe) < 0 ||
         uv_read_start((uv_stream_t *)&conn->pipe, on_alloc, on_read) < 0)
         close_conn(conn);
@@ -274,18 +280,26 @@ static int open_socket(struct vb_control *control, const char *configured, const
     return r;
 }
 
+static struct vb_control *new_control(struct vb_master *master)
+{
+    struct vb_control *control = calloc(1, sizeof(*control));
+    if (control == NULL)
+        return NULL;
+    control->magic = CONTROL_MAGIC;
+    control->master = master;
+    return control;
+}
+
 struct vb_control *vb_control_open(struct vb_master *master, const char *configured, const char *segment)
 {
     struct vb_error err;
     if (configured != NULL && configured[0] == '\0')
         return NULL;
-    struct vb_control *control = calloc(1, sizeof(*control));
+    struct vb_control *control = new_control(master);
     if (control == NULL) {
         vb_log_warn("no memory for the control socket: vbctl can change nothing");
         return NULL;
     }
-    control->magic = CONTROL_MAGIC;
-    control->master = master;
     if (open_socket(control, configured, segment, &err) < 0) {
         vb_log_warn("vbctl can change nothing: %s", err.text);
         free(control);
@@ -295,6 +309,66 @@ struct vb_control *vb_control_open(struct vb_master *master, const char *configu
     vb_copy(header->control_path, sizeof(header->control_path), control->address.sun_path);
     return control;
 }
+
+/* ---- handed over ------------------------------------------------------------------------------------------------- */
+
+/* Of others a part of what they said has been read, or of what they are told has been written. */
+static bool can_be_handed_over(const struct conn *conn)
+{
+    return conn->handles > 0 && !uv_is_closing((const uv_handle_t *)&conn->pipe) && (conn->reload != 0 || conn->n == 0);
+}
+
+json_t *vb_control_pack(const struct vb_control *control, json_t **fds)
+{
+    if (control == NULL)
+        return json_null();
+    json_t *clients = json_array();
+    for (unsigned i = 0; i < CONNECTIONS; i++) {
+        const struct conn *conn = &control->conns[i];
+        uv_os_fd_t fd;
+        if (can_be_handed_over(conn) && uv_fileno((const uv_handle_t *)&conn->pipe, &fd) == 0)
+            vb_json_add(&clients, json_pack("[o, I]", vb_json_fd(fds, fd), (json_int_t)conn->reload));
+    }
+    return json_pack("{s:o, s:o}", "socket", vb_json_fd(fds, control->fd), "clients", clients);
+}
+
+static int adopt_conn(struct vb_control *control, const json_t *packed, struct vb_error *err)
+{
+    struct conn *conn = &control->conns[control->accepted];
+    int fd;
+    json_int_t reload;
+    json_error_t error;
+    if (json_unpack_ex((json_t *)packed, &error, 0, "[i, I]", &fd, &reload) != 0)
+        return vb_json_wrong(&error, err);
+    init_conn(conn, control);
+    int r = uv_pipe_open(&conn->pipe, fd);
+    if (r == 0)
+        r = reload != 0 ? wait_for_reload(conn, (uint64_t)reload)
+                        : uv_read_start((uv_stream_t *)&conn->pipe, on_alloc, on_read);
+    return r < 0 ? vb_fail(err, r, "cannot go on with a client of the control socket: %s", vb_strerror(r)) : 0;
+}
+
+int vb_control_adopt(struct vb_control **ret_control, struct vb_master *master, const json_t *packed, bool rehearsal,
+                     struct vb_error *err)
+{
+    json_t *clients;
+    json_error_t error;
+    if (json_is_null(packed))
+        return 0;
+    struct vb_control *control = new_control(master);
+    if (control == NULL)
+        return vb_fail(err, -ENOMEM, "out of memory");
+    *ret_control = control;
+    vb_ctl_address(vb_shm_header(master->shm)->control_path, &control->address);
+    if (json_unpack_ex((json_t *)packed, &error, 0, "{s:i, s:o}", "socket", &control->fd, "clients", &clients) != 0)
+        return vb_json_wrong(&error, err);
+    int r = 0;
+    for (size_t i = 0; r == 0 && !rehearsal && i < VB_MIN(json_array_size(clients), (size_t)CONNECTIONS); i++)
+        r = adopt_conn(control, json_array_get(clients, i), err);
+    return r;
+}
+
+/* ---- serving ----------------------------------------------------------------------------------------------------- */
 
 int vb_control_start(struct vb_control *control)
 {

@@ -18,6 +18,14 @@ struct vb_control;
  */
 struct vb_control *vb_control_open(struct vb_master *master, const char *configured, const char *segment);
 
+/*
+ * The one of the executable before this one, with its connections that wait for a reload or have said nothing yet; see
+ * handover.h. *ret_control is NULL where there was none.
+ */
+int vb_control_adopt(struct vb_control **ret_control, struct vb_master *master, const json_t *packed, bool rehearsal,
+                     struct vb_error *err);
+json_t *vb_control_pack(const struct vb_control *control, json_t **fds);
+
 /* Serves on the master's loop, which must outlive it; whoever walks that loop may close its handles. */
 int vb_control_start(struct vb_control *control);
 

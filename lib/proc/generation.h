@@ -9,6 +9,7 @@
 #ifndef VB_PROC_GENERATION_H
 #define VB_PROC_GENERATION_H
 
+#include <jansson.h>
 #include <sys/queue.h>
 #include <uv.h>
 
@@ -30,7 +31,9 @@ struct vb_child {
     struct vb_generation *generation;
     unsigned index;
     enum vb_child_state state;
-    int slot;              /* in the segment; -1: there is no process */
+    int slot; /* in the segment; -1: there is no process */
+    pid_t pid;
+    bool adopted;          /* spawned by the executable before this one: `process` is not its, and we reap it */
     int inbox[2];          /* of its index; see vb/inbox.h */
     uint64_t started_ms;   /* loop time */
     unsigned quick_deaths; /* in a row: the wait before the next spawn grows with them */
@@ -55,8 +58,10 @@ struct vb_generation {
     int config_fd; /* the configuration's text, sealed */
     unsigned n_workers;
     struct vb_child *children;
-    bool quiet; /* leaving, and nobody accepts any more */
+    struct vb_error why; /* a worker could not be spawned; empty: all could */
+    bool quiet;          /* leaving, and nobody accepts any more */
     bool cut;
+    uint64_t left_ms;    /* loop time at which it began to leave */
     uv_timer_t patience; /* how long it may go on leaving */
     unsigned handles;    /* of libuv, that are not closed yet */
 };
@@ -67,6 +72,15 @@ struct vb_generation {
  */
 int vb_generation_open(struct vb_generation **ret_generation, struct vb_master *master, struct vb_config *config,
                        unsigned n_workers, struct vb_error *err);
+
+/*
+ * The same of one that the executable before this one has made, with its processes; `packed` is what it says of it
+ * (handover.h). vb_generation_resume lets it go on.
+ */
+int vb_generation_adopt(struct vb_generation **ret_generation, struct vb_master *master, const json_t *packed,
+                        bool rehearsal, struct vb_error *err);
+json_t *vb_generation_pack(const struct vb_generation *generation, json_t **fds);
+void vb_generation_resume(struct vb_generation *generation);
 
 /* Closes what is left, once no process is; it is freed when libuv has let go of it. Sets NULL. */
 void vb_generation_close(struct vb_generation **generation);
@@ -87,6 +101,9 @@ void vb_generation_serve(struct vb_generation *generation);
  */
 void vb_generation_retire(struct vb_generation *generation, const struct vb_conf *next);
 
+/* Everything stops: those that leave already lose no time with clients that have not asked for anything. */
+void vb_generation_hurry(struct vb_generation *generation);
+
 /* They cut what is left, and are killed if even that takes long. */
 void vb_generation_cut(struct vb_generation *generation);
 
@@ -103,11 +120,15 @@ bool vb_generation_all(const struct vb_generation *generation, enum vb_child_sta
 /* ---- children.c --------------------------------------------------------------------------------------------------*/
 
 int vb_children_open(struct vb_generation *generation);
+int vb_children_adopt(struct vb_generation *generation, const json_t *packed, bool rehearsal, struct vb_error *err);
+json_t *vb_children_pack(const struct vb_generation *generation, json_t **fds);
 void vb_children_close(struct vb_generation *generation); /* their inboxes and memory */
 void vb_child_spawn(struct vb_child *child);
 void vb_child_tell(struct vb_child *child, const char *message, size_t n);
 void vb_child_serve(struct vb_child *child);
 void vb_child_kill(struct vb_child *child);
+void vb_child_reaped(struct vb_child *child, int status); /* an adopted one, with its status of waitpid(2) */
+void vb_child_resume(struct vb_child *child);
 
 /* generation.c, called by children.c: it is ready; accepts no more; its process has ended and is closed. */
 void vb_generation_child_ready(struct vb_child *child);

@@ -42,7 +42,8 @@ enum vb_worker_argument {
 enum vb_control_message {
     VB_CONTROL_READY = 'r',           /* worker: everything is open; it waits for GO */
     VB_CONTROL_GO = 'g',              /* master: serve */
-    VB_CONTROL_DRAIN = 'd',           /* master: all stop. Take what waits at the sockets, shut them down, finish */
+    VB_CONTROL_DRAIN = 'd',           /* master: all stop. Take what waits at the sockets, shut them down, finish; after
+                                         RETIRE: lose no time with clients that have not asked for anything */
     VB_CONTROL_RETIRE = 'q',          /* master: others serve the sockets from now on. Leave what waits there, finish */
     VB_CONTROL_CLOSE = 'x',           /* master: take what waits at the sockets of this listener, and shut them down */
     VB_CONTROL_ACCEPTS_NO_MORE = 'a', /* worker: nor does it give any away */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "json.h"
 #include "vb/listen.h"
 #include "vb/log.h"
 
@@ -24,12 +25,17 @@ static struct vb_address *find(const struct vb_listeners *listeners, const char 
     return NULL;
 }
 
-bool vb_listeners_named(const struct vb_conf *conf, const char *text)
+static const struct vb_conf_listener *find_conf_listener(const struct vb_conf *conf, const char *text)
 {
     for (unsigned i = 0; i < conf->n_listeners; i++)
         if (strcmp(conf->listeners[i].text, text) == 0)
-            return true;
-    return false;
+            return &conf->listeners[i];
+    return NULL;
+}
+
+bool vb_listeners_named(const struct vb_conf *conf, const char *text)
+{
+    return find_conf_listener(conf, text) != NULL;
 }
 
 /* ---- making them ------------------------------------------------------------------------------------------------- */
@@ -95,6 +101,54 @@ int vb_listeners_prepare(struct vb_listeners *listeners, const struct vb_conf *c
     }
     if (r < 0)
         vb_listeners_undo(listeners);
+    return r;
+}
+
+/* ---- handed over ------------------------------------------------------------------------------------------------- */
+
+static json_t *pack_address(const struct vb_address *address, json_t **fds)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < address->n_sure; i++)
+        vb_json_add(&list, vb_json_fd(fds, address->fds[i]));
+    return json_pack("{s:s, s:o}", "address", address->text, "sockets", list);
+}
+
+json_t *vb_listeners_pack(const struct vb_listeners *listeners, json_t **fds)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < listeners->n; i++)
+        vb_json_add(&list, pack_address(listeners->addresses[i], fds));
+    return list;
+}
+
+static int adopt_address(struct vb_listeners *listeners, const json_t *packed, const struct vb_conf *conf,
+                         struct vb_error *err)
+{
+    const char *text;
+    json_t *list;
+    json_error_t error;
+    if (json_unpack_ex((json_t *)packed, &error, 0, "{s:s, s:o}", "address", &text, "sockets", &list) != 0)
+        return vb_json_wrong(&error, err);
+    const struct vb_conf_listener *listener = find_conf_listener(conf, text);
+    size_t n = json_array_size(list);
+    if (listener == NULL || n == 0)
+        return vb_fail(err, -EPROTO, "%zu sockets were handed over for %s, which is not in the configuration", n, text);
+    struct vb_address *address = append(listeners, listener);
+    if (address == NULL || (address->fds = calloc(n, sizeof(*address->fds))) == NULL)
+        return vb_fail(err, -ENOMEM, "out of memory");
+    address->n = address->n_sure = (unsigned)n;
+    for (size_t i = 0; i < n; i++)
+        address->fds[i] = (int)json_integer_value(json_array_get(list, i));
+    return 0;
+}
+
+int vb_listeners_adopt(struct vb_listeners *listeners, const json_t *packed, const struct vb_conf *conf,
+                       struct vb_error *err)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < json_array_size(packed); i++)
+        r = adopt_address(listeners, json_array_get(packed, i), conf, err);
     return r;
 }
 

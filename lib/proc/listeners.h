@@ -6,6 +6,8 @@
 #ifndef VB_PROC_LISTENERS_H
 #define VB_PROC_LISTENERS_H
 
+#include <jansson.h>
+
 #include "orphans.h"
 #include "vb/conf.h"
 
@@ -26,6 +28,11 @@ int vb_listeners_prepare(struct vb_listeners *listeners, const struct vb_conf *c
 
 /* Takes that back. */
 void vb_listeners_undo(struct vb_listeners *listeners);
+
+/* Those of the executable before this one, all of which `conf` names; see handover.h. None is prepared only. */
+int vb_listeners_adopt(struct vb_listeners *listeners, const json_t *packed, const struct vb_conf *conf,
+                       struct vb_error *err);
+json_t *vb_listeners_pack(const struct vb_listeners *listeners, json_t **fds);
 
 /* From now on all sockets listen. Those of addresses that `conf` does not name are closed here; workers have theirs. */
 void vb_listeners_commit(struct vb_listeners *listeners, const struct vb_conf *conf);

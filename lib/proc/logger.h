@@ -12,6 +12,19 @@ struct vb_logger;
 /* `lost` counts the lines that standard error did not take; it must live until vb_logger_stop has returned true. */
 int vb_logger_start(struct vb_logger **ret_logger, vb_u64 *lost);
 
+/* The same with the pipe of a log thread before this one, and what lies in it; on failure it stays the caller's. */
+int vb_logger_adopt(struct vb_logger **ret_logger, const int pipe[2], vb_u64 *lost);
+
+/* The pipe, read end first. */
+const int *vb_logger_pipe(const struct vb_logger *logger);
+
+/*
+ * The thread takes no more out of the pipe, and has written all that it took, until it is told to go on. False: within
+ * a second that could not be; it goes on.
+ */
+bool vb_logger_pause(struct vb_logger *logger);
+void vb_logger_resume(struct vb_logger *logger);
+
 /* The pipe's write end, for the master's own log and for workers to inherit. Owned by the logger. */
 int vb_logger_fd(const struct vb_logger *logger);
 

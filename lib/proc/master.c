@@ -8,6 +8,7 @@
  *   stop    SIGTERM, SIGINT, SIGQUIT: workers drain; when none accepts any more the listening sockets are closed; when
  *           all are gone the rest is taken down. A second signal, or the end of the grace, kills what is left.
  *   reload  SIGHUP: see reload.h
+ *   upgrade SIGUSR2: see upgrade.h. The new executable does not start, it takes over (handover.h)
  */
 #include "master.h"
 
@@ -28,7 +29,8 @@
 
 #define START_WAIT_MS 1000 /* for the first probes: better a moment's wait than a 502 as the first answer */
 #define TICK_MS       1000
-#define LINGERING     2 /* old generations that may finish at the same time */
+#define LINGERING     2    /* old generations that may finish at the same time */
+#define LINGER_MS     1000 /* that they have for it at least, however fast reloads follow one another */
 
 _Static_assert(VB_SHM_WORKERS_MAX >= (LINGERING + 2) * VB_WORKERS_MAX, "old, present and next generations have slots");
 
@@ -72,14 +74,19 @@ static void tell_looked(void *arg)
     uv_async_send(&master->looked);
 }
 
+int vb_master_open_health(struct vb_master *master, struct vb_error *err)
+{
+    int r = vb_health_open(&master->health, master->shm, tell_looked, master);
+    return r < 0 ? vb_fail(err, r, "cannot prepare the health thread: %s", vb_strerror(r)) : 0;
+}
+
 /* There is nothing before it that could be disturbed, so what is prepared counts at once. */
 static int fill_segment(struct vb_master *master, const struct vb_conf *conf, struct vb_error *err)
 {
     struct vb_membership *membership = NULL;
-    int r = vb_health_open(&master->health, master->shm, tell_looked, master);
-    if (r < 0)
-        return vb_fail(err, r, "cannot prepare the health thread: %s", vb_strerror(r));
-    r = vb_membership_prepare(&membership, master->shm, master->health, conf, NULL, err);
+    int r = vb_master_open_health(master, err);
+    if (r == 0)
+        r = vb_membership_prepare(&membership, master->shm, master->health, conf, NULL, err);
     if (r == 0)
         vb_membership_commit(&membership);
     return r;
@@ -113,7 +120,6 @@ static int make_segment(struct vb_master *master, const struct vb_conf *conf, st
 
 static int open_listeners(struct vb_master *master, const struct vb_conf *conf, struct vb_error *err)
 {
-    master->listeners.orphans = &master->orphans;
     int r = vb_listeners_prepare(&master->listeners, conf, vb_master_workers(master, conf), err);
     if (r < 0)
         return r;
@@ -175,11 +181,14 @@ static void kill_generation(struct vb_generation *generation, void *arg)
 
 static void stop(struct vb_master *master)
 {
+    struct vb_generation *generation;
     master->stopping = true;
     vb_notify(&master->notify, "STOPPING=1\nSTATUS=Finishing requests");
     atomic_store(&vb_shm_header(master->shm)->state, VB_INSTANCE_STOPPING);
     uv_timer_stop(&master->start_timer);
     vb_reload_cancel(master);
+    TAILQ_FOREACH (generation, &master->old, link)
+        vb_generation_hurry(generation);
     vb_generation_retire(master->current, NULL);
 }
 
@@ -206,26 +215,30 @@ static void on_stop_signal(struct vb_master *master, int number)
 
 struct search {
     pid_t pid;
-    bool found;
+    struct vb_child *found; /* NULL: it is no worker */
 };
 
 static void find_pid(struct vb_generation *generation, void *arg)
 {
     struct search *search = arg;
     for (unsigned i = 0; i < generation->n_workers; i++)
-        search->found |= generation->children[i].slot >= 0 && generation->children[i].process.pid == search->pid;
+        if (generation->children[i].slot >= 0 && generation->children[i].pid == search->pid)
+            search->found = &generation->children[i];
 }
 
-/* As PID 1 the master inherits orphans; libuv reaps only what it has spawned itself. */
+/* As PID 1 the master inherits orphans, and after an upgrade workers; libuv reaps only what it has spawned itself. */
 void vb_master_reap_orphans(struct vb_master *master)
 {
     siginfo_t info = {0};
     while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) {
         struct search search = {.pid = info.si_pid};
+        int status = 0;
         vb_master_each_generation(master, find_pid, &search);
-        if (search.found)
-            return; /* libuv's turn; on_process_exit comes back here */
-        waitpid(info.si_pid, NULL, WNOHANG);
+        if (search.found != NULL ? !search.found->adopted : vb_upgrade_is_trial(master, info.si_pid))
+            return; /* libuv's turn; who is told of it comes back here */
+        waitpid(info.si_pid, &status, WNOHANG);
+        if (search.found != NULL)
+            vb_child_reaped(search.found, status);
         info.si_pid = 0;
     }
 }
@@ -242,8 +255,11 @@ static void on_signal(uv_signal_t *signal, int number)
             vb_reload_request(master);
         break;
     case SIGUSR1:
+        break; /* nothing to do yet, but it must not end the process */
     case SIGUSR2:
-        break; /* nothing to do yet, but they must not end the process */
+        if (!master->stopping)
+            vb_reload_request_upgrade(master);
+        break;
     default:
         on_stop_signal(master, number);
         break;
@@ -269,16 +285,32 @@ void vb_master_let_go(struct vb_master *master, struct vb_generation *generation
     TAILQ_INSERT_TAIL(&master->old, generation, link);
 }
 
-/* Of those that still finish, but for the newest ones. */
+/* The next to be cut: the oldest of those that still finish, when they are so many; else NULL. */
+static struct vb_generation *find_left_behind(struct vb_master *master, unsigned so_many)
+{
+    struct vb_generation *generation, *oldest = NULL;
+    unsigned lingering = 0;
+    TAILQ_FOREACH_REVERSE (generation, &master->old, vb_generations, link) {
+        lingering += !generation->cut;
+        oldest = generation->cut ? oldest : generation;
+    }
+    return lingering >= so_many ? oldest : NULL;
+}
+
+uint64_t vb_master_reload_wait(struct vb_master *master)
+{
+    const struct vb_generation *generation = find_left_behind(master, LINGERING);
+    uint64_t now = uv_now(&master->loop);
+    return generation == NULL || generation->left_ms + LINGER_MS <= now ? 0 : generation->left_ms + LINGER_MS - now;
+}
+
 static void cut_oldest(struct vb_master *master)
 {
-    struct vb_generation *generation;
-    unsigned lingering = 0;
-    TAILQ_FOREACH_REVERSE (generation, &master->old, vb_generations, link)
-        if (!generation->cut && ++lingering > LINGERING) {
-            vb_log_warn("generation %u has been left behind by %u others: cutting it", generation->number, lingering);
-            vb_generation_cut(generation);
-        }
+    struct vb_generation *generation = find_left_behind(master, LINGERING + 1);
+    if (generation == NULL)
+        return;
+    vb_log_warn("generation %u has been left behind by %u others: cutting it", generation->number, LINGERING);
+    vb_generation_cut(generation);
 }
 
 void vb_master_replace(struct vb_master *master, struct vb_generation *next)
@@ -394,7 +426,7 @@ static int open_handles(struct vb_master *master)
     uv_timer_start(&master->tick, on_tick, TICK_MS, TICK_MS);
     vb_reload_open(master);
     vb_watchdog_open(master);
-    int r = 0;
+    int r = vb_upgrade_open(master);
     for (unsigned i = 0; r == 0 && i < VB_ARRAY_SIZE(handled_signals); i++) {
         uv_signal_init(&master->loop, &master->signals[i]);
         master->signals[i].data = master;
@@ -428,24 +460,37 @@ static int open_loop(struct vb_master *master, struct vb_error *err)
     return r < 0 ? vb_fail(err, r, "cannot make an event loop: %s", vb_strerror(r)) : 0;
 }
 
-static int run_loop(struct vb_master *master, struct vb_error *err)
+/* What runs. */
+static int open_all(struct vb_master *master, struct vb_error *err)
 {
     int r = open_handles(master);
     if (r == 0)
         r = vb_findings_open(&master->findings, master->shm);
-    if (r == 0)
-        r = vb_health_start(master->health);
     if (r == 0 && master->control != NULL)
         r = vb_control_start(master->control);
-    if (r < 0)
-        return vb_fail(err, r, "cannot start: %s", vb_strerror(r));
-    uv_timer_start(&master->start_timer, on_start_timer, START_WAIT_MS, 0);
-    block_signals(SIG_UNBLOCK); /* the threads that exist by now keep them blocked: they all come here */
-    uv_run(&master->loop, UV_RUN_DEFAULT);
-    return 0;
+    if (r == 0)
+        r = vb_health_start(master->health);
+    return r < 0 ? vb_fail(err, r, "cannot start: %s", vb_strerror(r)) : 0;
 }
 
-static int start(struct vb_master *master, struct vb_config *config, struct vb_error *err)
+/*
+ * To the end, and with stops for upgrades. Only while signals are kept waiting can it be known that the loop has seen
+ * all that came before.
+ */
+static void run_loop(struct vb_master *master)
+{
+    block_signals(SIG_UNBLOCK); /* the threads that exist by now keep them blocked: they all come here */
+    while (uv_run(&master->loop, UV_RUN_DEFAULT) != 0) {
+        block_signals(SIG_BLOCK);
+        uv_run(&master->loop, UV_RUN_NOWAIT);
+        vb_upgrade_execute(master);
+        if (!master->stopping || !all_gone(master))
+            block_signals(SIG_UNBLOCK);
+    }
+}
+
+/* Makes all anew. */
+static int make_all(struct vb_master *master, struct vb_config *config, struct vb_error *err)
 {
     unsigned workers = vb_master_workers(master, config->conf);
     int r = open_loop(master, err);
@@ -469,6 +514,26 @@ static int start(struct vb_master *master, struct vb_config *config, struct vb_e
     return 0;
 }
 
+/* What was handed over goes on. */
+static void take_office(struct vb_master *master, const struct vb_handover *handover)
+{
+    struct vb_shm_header *header = vb_shm_header(master->shm);
+    struct vb_generation *generation, *next;
+    close(vb_handover_executable(handover->state));
+    close(handover->fd);
+    if (handover->failed == NULL)
+        vb_log_info("vibebalancer %s has taken over from version %s", VB_VERSION, header->program_version);
+    vb_copy(header->program_version, sizeof(header->program_version), VB_VERSION);
+    master->started = true;
+    for (generation = TAILQ_FIRST(&master->old); generation != NULL; generation = next) {
+        next = TAILQ_NEXT(generation, link); /* it may end just now */
+        vb_generation_resume(generation);
+    }
+    vb_generation_resume(master->current);
+    vb_reload_resume(master, handover->failed);
+    vb_master_reap_orphans(master);
+}
+
 static void close_loop(struct vb_master *master)
 {
     if (!master->has_loop)
@@ -486,6 +551,7 @@ static bool take_down(struct vb_master *master)
         close_loop(master);
     vb_log_open(STDERR_FILENO, "master", master->options->log_level);
     clean &= vb_logger_stop(&master->logger);
+    vb_upgrade_close(master);
     vb_listeners_close(&master->listeners);
     vb_control_close(&master->control);
     if (master->shm != NULL)
@@ -497,31 +563,70 @@ static bool take_down(struct vb_master *master)
     return clean;
 }
 
+/* A new instance. Says what is wrong itself; the exit status is in the master then. */
+static int start(struct vb_master *master)
+{
+    struct vb_config config = {.conf = NULL};
+    struct vb_error err;
+    int r = load_config(master, &config);
+    if (r < 0) {
+        vb_config_free(&config);
+        master->status = VB_EXIT_USAGE;
+        return r;
+    }
+    if (master->options->name != NULL)
+        vb_copy(config.conf->name, sizeof(config.conf->name), master->options->name);
+    raise_open_files();
+    r = make_all(master, &config, &err);
+    vb_config_free(&config);
+    if (r == 0)
+        r = open_all(master, &err);
+    if (r == 0) {
+        uv_timer_start(&master->start_timer, on_start_timer, START_WAIT_MS, 0);
+        return 0;
+    }
+    fprintf(stderr, "vibebalancer: %s\n", err.text);
+    master->status = VB_EXIT_FAILED;
+    return r;
+}
+
+/* The instance of the executable before this one; `r` and `err`: whether the state was found. */
+static void succeed(struct vb_master *master, const struct vb_handover *handover, int r, struct vb_error *err)
+{
+    if (r == 0)
+        r = open_loop(master, err);
+    if (handover->trial >= 0)
+        vb_upgrade_rehearse(master, handover, r, err);
+    if (r == 0)
+        r = vb_handover_take(master, handover->state, false, err);
+    if (r == 0) {
+        vb_log_open(vb_logger_fd(master->logger), "master", master->options->log_level);
+        r = open_all(master, err);
+    }
+    if (r < 0)
+        vb_upgrade_give_back(master, handover, err->text);
+    take_office(master, handover);
+}
+
 int vb_master_run(const struct vb_options *options)
 {
-    struct vb_master master = {.options = options};
-    struct vb_config config = {.conf = NULL};
+    struct vb_master master = {.options = options, .upgrade = {.executable = -1, .said = -1}};
+    struct vb_handover handover;
     struct vb_error err;
     signal(SIGPIPE, SIG_IGN);
     block_signals(SIG_BLOCK);
     TAILQ_INIT(&master.old);
+    master.listeners.orphans = &master.orphans;
     vb_notify_open(&master.notify);
-    if (load_config(&master, &config) < 0) {
-        vb_config_free(&config);
-        return VB_EXIT_USAGE;
-    }
-    if (options->name != NULL)
-        vb_copy(config.conf->name, sizeof(config.conf->name), options->name);
-    raise_open_files();
-    int r = start(&master, &config, &err);
+    int r = vb_handover_find(&handover, &err);
+    if (handover.fd >= 0 || handover.trial >= 0)
+        succeed(&master, &handover, r, &err);
+    else
+        r = start(&master);
     if (r == 0)
-        r = run_loop(&master, &err);
-    if (r < 0) {
-        fprintf(stderr, "vibebalancer: %s\n", err.text);
-        master.status = VB_EXIT_FAILED;
-    }
+        run_loop(&master);
     bool clean = take_down(&master);
-    vb_config_free(&config);
+    json_decref(handover.state);
     if (!clean)
         _exit(master.status);
     return master.status;

@@ -11,6 +11,7 @@
 #include "notify.h"
 #include "orphans.h"
 #include "reload.h"
+#include "upgrade.h"
 #include "vb/health.h"
 #include "vb/proc.h"
 #include "vb/shm.h"
@@ -26,6 +27,7 @@ struct vb_master {
     struct vb_generation *current; /* the one that serves */
     struct vb_generations old;     /* that finish what they have, the oldest first */
     struct vb_reload reload;
+    struct vb_upgrade upgrade;
     struct vb_listeners listeners;
     struct vb_orphans orphans; /* only while it starts */
     struct vb_notify notify;
@@ -48,12 +50,18 @@ struct vb_master {
     int status;      /* exit status */
 };
 
+/* Makes the health thread, without rules; it does not run yet. */
+int vb_master_open_health(struct vb_master *master, struct vb_error *err);
+
 /* How many workers a configuration asks for here. */
 unsigned vb_master_workers(const struct vb_master *master, const struct vb_conf *conf);
 
 /* Calls it for each generation that has workers: old ones, the one that serves, the one that is built. */
 void vb_master_each_generation(struct vb_master *master, void (*see)(struct vb_generation *generation, void *arg),
                                void *arg);
+
+/* How long the next reload has to wait, so that it leaves the oldest generation some time to finish. Milliseconds. */
+uint64_t vb_master_reload_wait(struct vb_master *master);
 
 /* The generation's place among the others is taken by `next`, which is ready. */
 void vb_master_replace(struct vb_master *master, struct vb_generation *next);
@@ -71,7 +79,7 @@ void vb_master_generation_broken(struct vb_generation *generation, const struct 
 void vb_master_generation_quiet(struct vb_generation *generation);
 void vb_master_generation_gone(struct vb_generation *generation);
 
-/* As PID 1: reaps what is not ours, up to the first of ours that libuv has still to reap. */
+/* Reaps adopted workers and, as PID 1, what is not ours, up to the first process that libuv has still to reap. */
 void vb_master_reap_orphans(struct vb_master *master);
 
 /* No worker can be brought to life. */

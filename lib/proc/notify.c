@@ -24,6 +24,16 @@ void vb_notify_open(struct vb_notify *notify)
     unsetenv("NOTIFY_SOCKET");
 }
 
+bool vb_notify_variable(const struct vb_notify *notify, char *to, size_t size)
+{
+    size_t n = notify->length - offsetof(struct sockaddr_un, sun_path);
+    const char *path = notify->address.sun_path;
+    if (notify->length == 0)
+        return false;
+    int printed = snprintf(to, size, "NOTIFY_SOCKET=%c%.*s", path[0] == '\0' ? '@' : path[0], (int)n - 1, path + 1);
+    return printed >= 0 && (size_t)printed < size;
+}
+
 void vb_notify(const struct vb_notify *notify, const char *lines)
 {
     if (notify->length == 0)

@@ -18,6 +18,9 @@ struct vb_notify {
 /* Takes NOTIFY_SOCKET out of the environment: it is meant for this process and not for its children. */
 void vb_notify_open(struct vb_notify *notify);
 
+/* NOTIFY_SOCKET=..., as it was in the environment; false: it was not there, or of no use. */
+bool vb_notify_variable(const struct vb_notify *notify, char *to, size_t size);
+
 /* `READY=1`, `STATUS=...` and the like, a line each. Nobody has to listen; waits for room no longer than a second. */
 void vb_notify(const struct vb_notify *notify, const char *lines);
 

@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "control.h"
+#include "json.h"
 #include "master.h"
 #include "membership.h"
 #include "vb/clock.h"
@@ -52,14 +54,16 @@ static void report(struct vb_master *master, uint64_t number, const struct vb_ct
     vb_control_reloaded(master->control, number, answer);
 }
 
+static uint64_t request(struct vb_master *master, bool upgrade);
+
 static void begin_again(struct vb_master *master)
 {
     struct vb_reload *reload = &master->reload;
+    bool again = reload->again, upgrade = reload->upgrade_again;
     reload->phase = VB_RELOAD_NONE;
-    if (!reload->again || master->stopping)
-        return;
-    reload->again = false;
-    vb_reload_request(master);
+    reload->again = reload->upgrade_again = false;
+    if (again && !master->stopping)
+        request(master, upgrade);
 }
 
 /* Everything is as it was before. The next generation's workers, if there are some, end by themselves. */
@@ -78,23 +82,32 @@ static void undo(struct vb_master *master)
     vb_watchdog_follow(master);
 }
 
-static void fail(struct vb_master *master, const char *why)
+static void log_failure(const struct vb_reload *reload)
 {
-    struct vb_ctl_answer answer;
-    vb_log_error("the reload failed, the configuration stays as it was");
-    log_lines(VB_LOG_ERROR, why);
-    undo(master);
-    master->reload.phase = VB_RELOAD_SETTLING;
-    vb_ctl_refuse_lines(&answer, why);
-    report(master, master->reload.number, &answer);
-    vb_reload_settled(master);
+    if (!reload->upgrade)
+        vb_log_error("the reload failed, the configuration stays as it was");
+    else if (!reload->taken_over)
+        vb_log_error("the upgrade failed, everything stays as it was");
+    else
+        vb_log_error("vibebalancer " VB_VERSION
+                     " has taken over, but its reload failed: configuration and workers stay "
+                     "as they were");
 }
 
-static void fail_for(struct vb_master *master, const char *format, unsigned number)
+static void fail(struct vb_master *master, const char *why)
 {
-    char why[96];
-    snprintf(why, sizeof(why), format, number);
-    fail(master, why);
+    struct vb_reload *reload = &master->reload;
+    char text[VB_CTL_TEXT_MAX];
+    struct vb_ctl_answer answer;
+    log_failure(reload);
+    log_lines(VB_LOG_ERROR, why);
+    undo(master);
+    snprintf(text, sizeof(text), "%s%s",
+             reload->taken_over ? "version " VB_VERSION " has taken over, but its reload failed: " : "", why);
+    vb_ctl_refuse_lines(&answer, text);
+    reload->phase = VB_RELOAD_SETTLING;
+    report(master, reload->number, &answer);
+    vb_reload_settled(master);
 }
 
 void vb_reload_cancel(struct vb_master *master)
@@ -102,6 +115,7 @@ void vb_reload_cancel(struct vb_master *master)
     struct vb_reload *reload = &master->reload;
     struct vb_ctl_answer answer;
     bool waits = reload->phase != VB_RELOAD_NONE && reload->phase != VB_RELOAD_SETTLING;
+    vb_upgrade_cancel(master);
     if (waits)
         undo(master);
     if (!waits && !reload->again)
@@ -144,10 +158,15 @@ static int keep_lasting(const struct vb_master *master, struct vb_conf *next)
 static int load(struct vb_master *master, struct vb_config *config, char **ret_said)
 {
     size_t size = 0;
+    struct stat st;
     FILE *said = open_memstream(ret_said, &size);
     if (said == NULL)
         return -ENOMEM;
-    int r = vb_config_load(config, master->config_file, said);
+    int r = -EINVAL;
+    if (stat(master->config_file, &st) == 0 && !S_ISREG(st.st_mode)) /* whoever reads a FIFO waits, and all with him */
+        fprintf(said, "cannot read %s: it is not a regular file\n", master->config_file);
+    else
+        r = vb_config_load(config, master->config_file, said);
     if (fclose(said) != 0 && r == 0)
         r = -ENOMEM;
     return r;
@@ -219,22 +238,38 @@ static void commit(struct vb_master *master)
     uv_timer_stop(&reload->timer);
     vb_membership_commit(&reload->membership);
     vb_listeners_commit(&master->listeners, conf);
-    vb_ctl_done(&answer, "reloaded: generation %u, %u worker%s, %u pool%s", next->number, next->n_workers,
+    vb_ctl_done(&answer, "%s generation %u, %u worker%s, %u pool%s",
+                reload->upgrade ? "upgraded: version " VB_VERSION "," : "reloaded:", next->number, next->n_workers,
                 next->n_workers == 1 ? "" : "s", conf->n_pools, conf->n_pools == 1 ? "" : "s");
     vb_log_info("%s", answer.text);
     vb_master_replace(master, next);
     report(master, number, &answer);
 }
 
+static void try_out(struct vb_master *master)
+{
+    struct vb_error err;
+    vb_log_info("upgrading: trying %s out", master->options->argv[0]);
+    master->reload.phase = VB_RELOAD_TRYING;
+    if (vb_upgrade_try(master, &err) < 0)
+        fail(master, err.text);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     struct vb_master *master = timer->data;
-    if (master->reload.phase == VB_RELOAD_DUE)
+    const struct vb_reload *reload = &master->reload;
+    uint64_t wait_ms = vb_master_reload_wait(master);
+    if (reload->phase == VB_RELOAD_DUE && wait_ms > 0)
+        uv_timer_start(timer, on_timer, wait_ms, 0);
+    else if (reload->phase == VB_RELOAD_DUE && reload->upgrade && !reload->taken_over)
+        try_out(master);
+    else if (reload->phase == VB_RELOAD_DUE)
         begin(master);
     else if (master->reload.phase == VB_RELOAD_LOOKING)
         start_workers(master);
     else if (master->reload.phase == VB_RELOAD_STARTING)
-        fail_for(master, "not all of its workers were ready after %u s", START_MS / 1000);
+        fail(master, "not all of the new workers were ready in time");
 }
 
 /* ---- what is waited for ------------------------------------------------------------------------------------------ */
@@ -258,8 +293,11 @@ void vb_reload_ready(struct vb_master *master)
 
 void vb_reload_broken(struct vb_master *master, const struct vb_child *child)
 {
+    struct vb_error why = child->generation->why; /* the generation may be gone after this */
+    if (why.text[0] == '\0')
+        vb_fail(&why, -ECHILD, "worker %u ended before it was ready; see the log", child->index);
     if (master->reload.phase == VB_RELOAD_STARTING)
-        fail_for(master, "its worker %u ended before it was ready; see the log", child->index);
+        fail(master, why.text);
 }
 
 void vb_reload_settled(struct vb_master *master)
@@ -272,6 +310,58 @@ void vb_reload_settled(struct vb_master *master)
         begin_again(master);
 }
 
+bool vb_reload_is_trying(const struct vb_master *master)
+{
+    return master->reload.phase == VB_RELOAD_TRYING;
+}
+
+/* Not from inside the loop: what it has been told by then, a signal perhaps, would be lost. */
+void vb_reload_tried(struct vb_master *master, const char *why)
+{
+    if (!vb_reload_is_trying(master))
+        return;
+    if (why == NULL)
+        uv_stop(&master->loop);
+    else
+        fail(master, why);
+}
+
+/* ---- handed over ------------------------------------------------------------------------------------------------- */
+
+json_t *vb_reload_pack(const struct vb_reload *reload)
+{
+    return json_pack("{s:I, s:b, s:b}", "number", (json_int_t)reload->number, "again", reload->again, "upgrade_again",
+                     reload->upgrade_again);
+}
+
+int vb_reload_adopt(struct vb_reload *reload, const json_t *packed, struct vb_error *err)
+{
+    int again, upgrade_again;
+    json_int_t number;
+    json_error_t error;
+    if (json_unpack_ex((json_t *)packed, &error, 0, "{s:I, s:b, s:b}", "number", &number, "again", &again,
+                       "upgrade_again", &upgrade_again) != 0)
+        return vb_json_wrong(&error, err);
+    reload->number = (uint64_t)number;
+    reload->again = again != 0;
+    reload->upgrade_again = upgrade_again != 0;
+    reload->phase = VB_RELOAD_TRYING;
+    reload->upgrade = true;
+    return 0;
+}
+
+void vb_reload_resume(struct vb_master *master, const char *why)
+{
+    struct vb_reload *reload = &master->reload;
+    if (why != NULL) {
+        vb_reload_tried(master, why);
+        return;
+    }
+    reload->phase = VB_RELOAD_DUE;
+    reload->taken_over = true;
+    uv_timer_start(&reload->timer, on_timer, 0, 0);
+}
+
 /* ---- asking for it ----------------------------------------------------------------------------------------------- */
 
 void vb_reload_open(struct vb_master *master)
@@ -282,18 +372,31 @@ void vb_reload_open(struct vb_master *master)
 
 /* It begins with the next turn of the loop, when whoever asks has been told its number; and not before there are
  * workers that it could replace. */
-uint64_t vb_reload_request(struct vb_master *master)
+static uint64_t request(struct vb_master *master, bool upgrade)
 {
     struct vb_reload *reload = &master->reload;
     if (reload->phase == VB_RELOAD_NONE) {
         reload->phase = VB_RELOAD_DUE;
         reload->number++;
+        reload->upgrade = reload->taken_over = false;
         vb_notify_reloading(&master->notify);
-    } else if (reload->phase != VB_RELOAD_DUE) {
+    } else if (reload->phase != VB_RELOAD_DUE || (upgrade && reload->taken_over)) {
         reload->again = true;
+        reload->upgrade_again |= upgrade;
         return reload->number + 1;
     }
+    reload->upgrade |= upgrade;
     if (master->started)
         uv_timer_start(&reload->timer, on_timer, 0, 0);
     return reload->number;
+}
+
+uint64_t vb_reload_request(struct vb_master *master)
+{
+    return request(master, false);
+}
+
+uint64_t vb_reload_request_upgrade(struct vb_master *master)
+{
+    return request(master, true);
 }

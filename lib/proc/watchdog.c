@@ -19,7 +19,7 @@
 static void condemn(struct vb_child *child, uint64_t silent_us)
 {
     double seconds = (double)silent_us / 1e6;
-    int pid = child->process.pid;
+    int pid = child->pid;
     char request[VB_SHM_REQUEST_MAX];
     const struct vb_shm *shm = child->generation->master->shm;
     const struct vb_shm_worker *worker = vb_shm_worker(shm, (unsigned)child->slot);

@@ -12,9 +12,9 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "inherit.h"
 #include "privileges.h"
 #include "vb/clock.h"
@@ -139,15 +139,17 @@ static void finish(struct worker *worker)
     vb_proxy_finish(worker->proxy, on_drained, worker);
 }
 
-/* `handle`: what becomes of each listener. */
-static void drain(struct worker *worker, void (*handle)(struct worker *worker, unsigned listener))
+/* `handle`: what becomes of each listener. `patient`: see vb_proxy_drain. */
+static void drain(struct worker *worker, bool patient, void (*handle)(struct worker *worker, unsigned listener))
 {
     bool has_served = worker->phase == SERVING;
-    if (worker->phase >= DRAINING)
+    if (worker->phase >= DRAINING) {
+        vb_proxy_drain(worker->proxy, patient);
         return;
+    }
     worker->phase = DRAINING;
     uv_timer_start(&worker->grace, on_grace_over, worker->conf->shutdown_grace_ms, 0);
-    vb_proxy_drain(worker->proxy);
+    vb_proxy_drain(worker->proxy, patient);
     for (unsigned i = 0; i < worker->conf->n_listeners; i++)
         handle(worker, i);
     vb_shm_worker_listens(worker->shm, worker->slot, false);
@@ -173,10 +175,10 @@ static void obey(struct worker *worker, char message)
         go(worker);
         break;
     case VB_CONTROL_DRAIN:
-        drain(worker, close_listener);
+        drain(worker, false, close_listener);
         break;
     case VB_CONTROL_RETIRE:
-        drain(worker, leave_listener);
+        drain(worker, true, leave_listener);
         break;
     case VB_CONTROL_CLOSE:
         worker->number_follows = true;
@@ -207,7 +209,7 @@ static void on_master_gone(struct worker *worker)
 {
     if (worker->phase < DRAINING)
         vb_log_warn("the master is gone: finishing");
-    drain(worker, close_listener);
+    drain(worker, false, close_listener);
     finish(worker);
 }
 
@@ -257,20 +259,10 @@ static void start_heartbeat(struct worker *worker)
     uv_unref((uv_handle_t *)&worker->heartbeat);
 }
 
-/* The configuration as the master handed it over: it has been validated, and the master has printed its warnings. */
+/* The configuration as the master handed it over: it has been validated. */
 static int read_config(struct worker *worker, const char *file)
 {
-    struct stat st;
-    FILE *nowhere = fopen("/dev/null", "we");
-    if (nowhere == NULL)
-        return -errno;
-    size_t n = fstat(VB_FD_CONFIG, &st) == 0 ? (size_t)st.st_size : 0;
-    char *text = malloc(n + 1);
-    int r = text == NULL ? -ENOMEM : -EIO;
-    if (text != NULL && n > 0 && pread(VB_FD_CONFIG, text, n, 0) == (ssize_t)n)
-        r = vb_conf_parse(file, text, n, nowhere, &worker->conf);
-    free(text);
-    fclose(nowhere);
+    int r = vb_config_unseal(VB_FD_CONFIG, file, &worker->conf);
     if (r == 0) /* --name wins over the file; the segment has the name that counts */
         vb_copy(worker->conf->name, sizeof(worker->conf->name), vb_shm_header(worker->shm)->name);
     return r;

@@ -110,6 +110,13 @@ static void on_body_timeout(struct vb_timer *timer)
     }
 }
 
+/* We are leaving, and it has no request. Many programs ask anew only where a connection has served them before. */
+static bool may_be_sent_away(const struct vb_client *c)
+{
+    bool has_none = c->state == VB_CLIENT_QUIET || c->state == VB_CLIENT_PREFACE;
+    return c->proxy->draining && has_none && (c->requests > 0 || !c->proxy->patient);
+}
+
 void vb_client_arm(struct vb_client *c)
 {
     struct vb_proxy *proxy = c->proxy;
@@ -119,7 +126,7 @@ void vb_client_arm(struct vb_client *c)
         vb_timer_start(&c->timer, &proxy->body, on_body_timeout);
     else if (c->state == VB_CLIENT_EXCESS)
         vb_timer_start(&c->timer, &proxy->excess, on_quiet_timeout);
-    else if (proxy->draining && (c->state == VB_CLIENT_QUIET || c->state == VB_CLIENT_PREFACE))
+    else if (may_be_sent_away(c))
         vb_timer_start(&c->timer, &proxy->drain, on_quiet_timeout);
     else if (c->state == VB_CLIENT_PREFACE && c->timer.list == NULL)
         vb_timer_start(&c->timer, &proxy->header, on_quiet_timeout);

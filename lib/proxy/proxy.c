@@ -239,10 +239,11 @@ static void close_idle(struct vb_proxy *proxy)
         vb_upstream_close_idle(proxy, i);
 }
 
-void vb_proxy_drain(struct vb_proxy *proxy)
+void vb_proxy_drain(struct vb_proxy *proxy, bool patient)
 {
     struct vb_client *client, *next;
     proxy->draining = true;
+    proxy->patient = patient;
     close_idle(proxy);
     for (client = TAILQ_FIRST(&proxy->clients); client != NULL; client = next) {
         next = vb_client_next(client);

@@ -84,7 +84,7 @@ struct vb_proxy {
     struct vb_timer_list excess; /* how long a connection over a limit may take to send a request */
     struct vb_timer_list tunnel; /* without a byte either way */
     struct vb_timer_list watch;  /* how often a tunnel looks whether a side that it does not read is still there */
-    bool draining;
+    bool draining, patient;      /* see vb_proxy_drain */
     void (*drained)(void *owner);
     void *drained_owner;
 

@@ -74,6 +74,25 @@ int vb_shm_attach_fd(struct vb_shm **ret_shm, int fd, struct vb_error *err)
     return r;
 }
 
+int vb_shm_adopt(struct vb_shm **ret_shm, const struct vb_shm_files *files, struct vb_error *err)
+{
+    struct vb_shm *shm = NULL;
+    char *path = strdup(files->path);
+    if (path == NULL)
+        return vb_fail(err, -ENOMEM, "no memory for the segment");
+    int r = view_of(&shm, files->fd, true, files->path, err);
+    if (r < 0) {
+        free(path);
+        return r == -EAGAIN ? vb_fail(err, -EPROTO, "%s is empty", files->path) : r;
+    }
+    close(shm->fd); /* a copy */
+    shm->fd = files->fd;
+    shm->lock_fd = files->lock_fd;
+    shm->path = path;
+    *ret_shm = shm;
+    return 0;
+}
+
 static int attach_once(struct vb_shm **ret_shm, const char *path, struct vb_error *err)
 {
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);

@@ -232,6 +232,11 @@ int vb_shm_fd_for_workers(const struct vb_shm *shm)
     return shm->fd;
 }
 
+struct vb_shm_files vb_shm_files(const struct vb_shm *shm)
+{
+    return (struct vb_shm_files){shm->path, shm->lock_fd, shm->fd};
+}
+
 void vb_shm_unlink(struct vb_shm *shm)
 {
     if (shm->lock_fd >= 0 && path_names(shm->path, shm->lock_fd))

@@ -117,21 +117,29 @@ static bool is_configured(const struct vb_shm_backend *backend)
 }
 
 /*
- * Its own slot where the file names it, else a free one; -EEXIST: it is there. Its own is its own with requests in
- * flight too: in another it would be there twice when it is removed and comes back once more.
+ * Was it this backend's, and is kept for it? For one that the file names; and for one that has requests in flight from
+ * before it went: in another slot nobody would see them, who wants to know whether it is empty.
  */
+static bool is_own(const struct vb_shm *shm, unsigned slot, unsigned pool, const struct vb_backend_spec *spec)
+{
+    const struct vb_shm_backend *backend = vb_shm_backend(shm, slot);
+    return is_named(backend, pool, spec->name) &&
+           (is_configured(backend) ||
+            (strcmp(backend->address, spec->address) == 0 && vb_shm_sum_in_flight(shm, slot) > 0));
+}
+
+/* Its own slot, else a free one; -EEXIST: it is there. */
 static int find_slot(const struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec)
 {
     int own = -ENOENT, other = -ENOSPC;
     for (unsigned i = 0; i < shm->cap.backends; i++) {
         const struct vb_shm_backend *backend = vb_shm_backend(shm, i);
-        bool named = is_named(backend, pool, spec->name);
         if (is_used(&backend->used)) {
-            if (named && !spec->beside)
+            if (!spec->beside && is_named(backend, pool, spec->name))
                 return -EEXIST;
-        } else if (is_configured(backend)) {
-            own = named ? (int)i : own;
-        } else if (other < 0 && vb_shm_sum_in_flight(shm, i) == 0) {
+        } else if (is_own(shm, i, pool, spec)) {
+            own = (int)i;
+        } else if (other < 0 && !is_configured(backend) && vb_shm_sum_in_flight(shm, i) == 0) {
             other = (int)i;
         }
     }
@@ -166,7 +174,7 @@ int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backen
     if (!shm_backend_has_rows(shm, (unsigned)slot)) {
         if (shm_reserve_backend(shm, (unsigned)slot) < 0)
             return -ENOMEM;
-    } else if (!is_configured(backend)) { /* else it is the slot's own that comes back: its figures go on */
+    } else if (!is_own(shm, (unsigned)slot, pool, spec)) { /* else it comes back, and its figures go on */
         clear_figures(shm, (unsigned)slot);
     }
     clear_findings(backend);

@@ -110,6 +110,9 @@ class NamedLoad(Load):
             method = self.methods[n % len(self.methods)]
             sent = Sent(f"{self._name}.{number}.{n}", method)
             try:
+                if client and client.was_closed():
+                    client.close()
+                    client = None
                 client = client or Client(self.port)
                 body = b"x" * 100 if method in ("POST", "PUT") else None
                 response = client.request(method, f"/r/{sent.id}", self.headers, body)

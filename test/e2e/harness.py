@@ -626,6 +626,16 @@ class Client:
             self._buffer = b""
         return b"".join(parts)
 
+    def was_closed(self):
+        """Cleanly by the peer, by now, with nothing under way: then no client would send a request on it."""
+        self.socket.settimeout(0)
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        finally:
+            self.socket.settimeout(TIMEOUT)
+
     def is_closed(self):
         """Waits until the peer has closed or reset the connection; false when it sends something instead."""
         try:
@@ -673,7 +683,8 @@ def is_refused(port, host="127.0.0.1"):
 
 
 class Load:
-    """Clients that send GET after GET over kept connections until stopped; every outcome is kept.
+    """Clients that send GET after GET over kept connections until stopped; every outcome is kept. One that was closed
+    meanwhile is replaced, as any client does it.
 
     outcomes: (time it began, number of the client, status or the exception)
     """
@@ -702,6 +713,9 @@ class Load:
         while not self._stopped.is_set():
             began = time.monotonic()
             try:
+                if client and client.was_closed():
+                    client.close()
+                    client = None
                 client = client or Client(self.port)
                 response = client.get(self.target)
                 outcome = response.status

@@ -6,6 +6,7 @@ test_reload_listeners.py (where it listens), test_reload_load.py (under load, an
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from harness import (BUILD, TIMEOUT, Balancer, Client, at_once, children_of, eventually, free_port, get, hang,
-                     is_refused, is_running, is_stopped, reply, run, unique_name, web)
+                     is_refused, is_running, is_stopped, open_files, reply, run, unique_name, web)
 from upgrade import ask, round_trip, switch_and_echo
 
 
@@ -42,9 +43,9 @@ def start_slow(lb, there, n):
     return clients
 
 
-def vbctl_reload(lb):
+def vbctl_beside(lb, *args):
     """One that runs beside the test."""
-    return subprocess.Popen([BUILD / "vbctl", "--name", lb.name, "reload"], text=True, stdin=subprocess.DEVNULL,
+    return subprocess.Popen([BUILD / "vbctl", "--name", lb.name, *args], text=True, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -161,7 +162,7 @@ def test_a_big_download_is_finished(balancer, backend):
 
 
 def test_idle_connections_are_closed_cleanly(balancer, backend, workers):
-    lb = balancer(backend(), workers=workers)
+    lb = balancer(backend(), workers=workers, config={"timeouts": {"header": "1s"}})
     clients = [Client(lb.port) for _ in range(10)]
     assert [client.get().status for client in clients] == [200] * 10
     silent = Client(lb.port)
@@ -173,13 +174,62 @@ def test_idle_connections_are_closed_cleanly(balancer, backend, workers):
     lb.wait_old_gone()
 
 
+def test_a_connection_without_a_request_yet_has_time_for_one(balancer, backend, workers):
+    """Few programs ask again where nothing has been answered before."""
+    lb = balancer(backend(), workers=workers)
+    clients = [Client(lb.port) for _ in range(8)]
+    eventually(lambda: lb.vbctl("status")["connections"] == 8, "all are accepted")
+    lb.reload()
+    time.sleep(0.6)  # twice what a kept connection has
+    for client in clients[1:]:
+        response = client.get()
+        assert response.status == 200 and response.closes
+        client.close()
+    began = time.monotonic()
+    lb.stop()
+    assert time.monotonic() - began < 5, "it waits for one that has not asked for anything"
+    assert clients[0].is_closed()
+
+
+def test_an_old_generation_has_a_moment_however_fast_reloads_follow(balancer, backend, workers):
+    there = backend(held)
+    lb = balancer(there, workers=workers)
+    client, = start_slow(lb, there, 1)
+    lb.reload()
+    start_slow(lb, there, 1)
+    lb.reload()
+    third = vbctl_beside(lb, "reload")
+    time.sleep(0.3)
+    there.released.set()
+    assert client.response().status == 200
+    assert end_of(third)[0] == 0
+    assert "cutting" not in lb.log()
+
+
+def test_a_backend_that_comes_back_is_not_empty_before_it_is(balancer, backend):
+    """It was in the file, and not, and is again: a request from before that is still there."""
+    there, other = backend(held), backend()
+    both = [{"address": there, "name": "s"}, {"address": other, "name": "o"}]
+    lb = balancer(both[:1], config={"shutdown": {"grace": "60s"}})
+    client, = start_slow(lb, there, 1)
+    lb.reload(pools=web(both[1:]))
+    lb.reload(pools=web(both))
+    assert lb.backend("s")["in_flight"] == 1
+    drain = vbctl_beside(lb, "drain", "web/s", "--wait")
+    assert "1 request in flight" in drain.stdout.readline()
+    there.released.set()
+    assert client.response().status == 200
+    assert "is empty" in drain.communicate(timeout=TIMEOUT)[0] and drain.returncode == 0
+
+
+
 def test_a_kept_connection_may_be_used_until_it_is_told(balancer, backend, workers):
     """A request that crosses the reload is answered, with the word that it was the last."""
     lb = balancer(backend(), workers=workers)
     for _ in range(5):
         clients = [Client(lb.port) for _ in range(8)]
         assert [client.get().status for client in clients] == [200] * 8
-        reloading = vbctl_reload(lb)
+        reloading = vbctl_beside(lb, "reload")
         for client in clients:
             while not client.get().closes:
                 pass
@@ -253,7 +303,7 @@ def stuck(balancer, tmp_path):
 def reload_that_gets_stuck(lb, gate):
     """(the vbctl that waits for it, the new workers, which have stopped)"""
     gate.touch()
-    process = vbctl_reload(lb)
+    process = vbctl_beside(lb, "reload")
 
     def stopped():
         pids = [pid for pid in children_of(lb.pid) if is_stopped(pid)]
@@ -357,16 +407,76 @@ def test_a_killed_master_leaves_no_worker_of_any_generation(balancer, backend):
     eventually(lambda: not any(is_running(pid) for pid in pids), "all have noticed")
 
 
+def killed_as_hanging(lb, pid):
+    """... by the watchdog, while it is stopped; SIGKILL ends that too."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: not is_running(pid), "it is killed")
+    lb.wait_log(rf"\(pid {pid}\) has not moved for .* killing it")
+
+
+def test_the_watchdog_watches_old_workers_too(balancer, backend):
+    there = backend(held)
+    lb = balancer(there, config={"watchdog": "1s"})
+    old, = lb.worker_pids()
+    client, = start_slow(lb, there, 1)
+    lb.reload()
+    killed_as_hanging(lb, old)
+    assert client.is_closed()
+    lb.wait_old_gone()
+    lb.wait_idle()
+
+
+def test_the_watchdog_is_turned_on_and_off(balancer, backend):
+    lb = balancer(backend(), workers=2, config={"watchdog": "off"})
+    lb.reload(watchdog="1s")
+    victim = lb.worker_pids()[0]
+    killed_as_hanging(lb, victim)
+    lb.wait_workers(without=[victim])
+    lb.reload(watchdog="off")
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+
+
+def test_the_hangup_of_a_terminal_ends_nothing(balancer, backend):
+    """It goes to the whole group. For the master it is a reload; workers do not mind."""
+    lb = balancer(backend(), workers=2)
+    old = lb.worker_pids()
+    for pid in old:
+        os.kill(pid, signal.SIGHUP)
+    assert [get(lb.port).status for _ in range(10)] == [200] * 10
+    assert lb.worker_pids() == old and lb.generation == 1
+    lb.hup()
+    lb.wait_generation(2)
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 12, 20, 40])
+def test_the_master_runs_out_of_descriptors(balancer, backend, room):
+    """Wherever that hits it, it is said, and what serves goes on."""
+    a, b = backend(reply("a")), backend(reply("b"))
+    lb = balancer(a, workers=2)
+    pids, before = lb.worker_pids(), resource.prlimit(lb.pid, resource.RLIMIT_NOFILE)
+    files = open_files(lb.pid)
+    highest = max(map(int, os.listdir(f"/proc/{lb.pid}/fd")))
+    resource.prlimit(lb.pid, resource.RLIMIT_NOFILE, (highest + 1 + room, before[1]))
+    lb.write_config(listen=[f"127.0.0.1:{lb.port}", f"127.0.0.1:{free_port()}"], pools=web(b))
+    lb.hup()
+    status = eventually(lambda: lb.vbctl("status")["last_reload_ok"] is not None and lb.vbctl("status"), "it has ended")
+    if status["last_reload_ok"]:
+        assert room >= 8, "it needs more than that"
+        assert {get(lb.port).text for _ in range(10)} == {"b"}
+    else:
+        assert status["last_reload_error"] and room < 40
+        assert {get(lb.port).text for _ in range(10)} == {"a"}
+        assert lb.worker_pids() == pids and open_files(lb.pid) == files
+    resource.prlimit(lb.pid, resource.RLIMIT_NOFILE, before)
+    lb.reload()
+    assert {get(lb.port).text for _ in range(10)} == {"b"}
+
+
 # ---- changes meanwhile -----------------------------------------------------------------------------------------------
 
 
 def named(*backends):
     return [{"address": b, "name": f"b{i + 1}"} for i, b in enumerate(backends)]
-
-
-def begin_command(lb, *words):
-    return subprocess.Popen([BUILD / "vbctl", "--name", lb.name, *words], text=True, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("ends", ["well", "badly"])
@@ -377,7 +487,7 @@ def test_changes_by_vbctl_wait_for_the_end_of_a_reload(stuck, backend, workers, 
     lb.write_config(pools=web(named(a, b, c, d)))
     process, new = reload_that_gets_stuck(lb, gate)
     assert [row["name"] for row in lb.vbctl("backends")["backends"] if row["state"] == "ready"] == ["b1", "b2", "b3"]
-    commands = [begin_command(lb, *words) for words in (("remove", "web/b1"), ("drain", "web/b2"),
+    commands = [vbctl_beside(lb, *words) for words in (("remove", "web/b1"), ("drain", "web/b2"),
                                                         ("weight", "web/b3", "2"), ("add", "web", e.address))]
     assert Counter(get(lb.port).text for _ in range(12)) == {"a": 4, "b": 4, "c": 4}
     assert [command.poll() for command in commands] == [None] * 4
@@ -401,7 +511,7 @@ def test_changes_by_vbctl_wait_for_the_end_of_a_reload(stuck, backend, workers, 
 def test_a_stop_does_not_wait_behind_those_who_wait_for_a_reload(stuck, backend):
     lb, gate = stuck(backend(), workers=1)
     process, _ = reload_that_gets_stuck(lb, gate)
-    waiters = [process] + [vbctl_reload(lb) for _ in range(60)]
+    waiters = [process] + [vbctl_beside(lb, "reload") for _ in range(60)]
     eventually(lambda: any(waiter.poll() == 1 for waiter in waiters), "they are too many")
     assert run("vbctl", "--name", lb.name, "stop").returncode == 0
     assert lb.process.wait(TIMEOUT) == 0
@@ -425,7 +535,7 @@ def test_the_next_one_has_what_a_failed_one_had_begun(stuck, backend):
     lb, gate = stuck(backend(), workers=2)
     lb.write_config(listen=[f"127.0.0.1:{lb.port}", f"127.0.0.1:{port}"])
     process, new = reload_that_gets_stuck(lb, gate)
-    again = vbctl_reload(lb)
+    again = vbctl_beside(lb, "reload")
     eventually(lambda: Path("/proc/net/unix").read_text().count(str(lb.control)) == 3, "both are connected")
     gate.unlink()
     os.kill(new[-1], signal.SIGKILL)
@@ -590,7 +700,7 @@ def test_clients_of_the_command_that_go_away(balancer, backend):
     """Their reload is done all the same, and nobody waits for them."""
     lb = balancer(backend())
     for _ in range(20):
-        process = vbctl_reload(lb)
+        process = vbctl_beside(lb, "reload")
         process.kill()
         process.communicate()
     lb.reload()

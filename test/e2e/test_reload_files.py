@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_read(untouched):
     with untouched() as lb:
         lb.file.unlink()
         lb.file.mkdir()
-        assert_told(lb, refused_as_it_is(lb), str(lb.file), "directory")
+        assert_told(lb, refused_as_it_is(lb), str(lb.file), "not a regular file")
         lb.file.rmdir()
 
 
@@ -704,6 +704,21 @@ def test_limits_of_a_pool(balancer, backend, workers):
     assert sorted(client.response().status for client in clients) == [200] * 3 + [503] * 2
 
 
+def test_places_of_a_pool_that_old_workers_hold_are_taken(balancer, backend, workers):
+    there = backend(Healthy("a"))
+    lb = balancer(there, workers=workers, pool={"circuit_breaker": {"max_requests": 3}})
+    clients = [Client(lb.port) for _ in range(3)]
+    for client in clients:
+        client.start("GET", "/slow")
+    there.wait_requests(3)
+    lb.reload()
+    assert get(lb.port).status == 503 and lb.total("overloaded") == 1
+    there.released.set()
+    assert [client.response().text for client in clients] == ["a"] * 3
+    lb.wait_old_gone()
+    assert served_by(lb) == {"a": 12}
+
+
 def test_time_outs_bodies_and_fields(balancer, backend, workers):
     there = backend(lambda c, r: hang(c, r) if r.target == "/hang" else c.send(reply(r.field("Via") or "none")))
     lb = balancer(there, workers=workers, config={"timeouts": {"header": "30s"}})
@@ -771,3 +786,20 @@ def test_changes_after_a_reload_are_for_the_new_generation(balancer, backend, wo
     assert served_by(lb) == {"b": 12}
     do(lb, "ready", "web/b1")
     assert served_by(lb) == {"a": 6, "b": 6}
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+def test_what_is_no_file_is_not_waited_for(balancer, backend, kind):
+    lb = balancer(backend())
+    lb.file.unlink()
+    if kind == "fifo":
+        os.mkfifo(lb.file)
+    elif kind == "folder":
+        lb.file.mkdir()
+    else:
+        lb.file.symlink_to("/dev/zero")
+    result = run("vbctl", "--name", lb.name, "reload")
+    assert result.returncode == 1 and f"cannot read {lb.file}: it is not a regular file" in result.stderr
+    assert get(lb.port).status == 200
+    lb.file.rmdir() if kind == "folder" else lb.file.unlink()
+    lb.reload()

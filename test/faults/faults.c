@@ -3,6 +3,7 @@
  * library's (ld --wrap), where only calls of our own code come; libuv, in its own shared library, keeps its memory.
  *
  * VB_FAIL_EVERY=N: in workers, from the moment they serve, each Nth allocation fails. 0 or nothing: none does.
+ * VB_FAIL_TAKE_OVER=1: the health thread cannot be started, the last step of a start or an upgrade that can fail.
  * VB_STOP_AT_START=FILE: while the file is there, a new worker stops itself (SIGSTOP) before it does anything.
  */
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vb/health.h"
 #include "vb/loop.h"
 #include "vb/proc.h"
 #include "vb/str.h"
@@ -25,11 +27,13 @@ void *__real_calloc(size_t count_of, size_t n);
 void *__real_realloc(void *memory, size_t n);
 char *__real_strdup(const char *text);
 void __real_vb_loop_run(struct vb_loop *loop);
+int __real_vb_health_start(struct vb_health *health);
 void *__wrap_malloc(size_t n);
 void *__wrap_calloc(size_t count_of, size_t n);
 void *__wrap_realloc(void *memory, size_t n);
 char *__wrap_strdup(const char *text);
 void __wrap_vb_loop_run(struct vb_loop *loop);
+int __wrap_vb_health_start(struct vb_health *health);
 
 static bool fails(void)
 {
@@ -57,6 +61,11 @@ void *__wrap_realloc(void *memory, size_t n)
 char *__wrap_strdup(const char *text)
 {
     return fails() ? NULL : __real_strdup(text);
+}
+
+int __wrap_vb_health_start(struct vb_health *health)
+{
+    return getenv("VB_FAIL_TAKE_OVER") != NULL ? -EAGAIN : __real_vb_health_start(health);
 }
 
 /* The second argument of a worker is a word that no other of our processes has there. glibc passes main's arguments. */

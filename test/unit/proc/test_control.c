@@ -39,6 +39,11 @@ uint64_t vb_reload_request(struct vb_master *master)
     return f.reload;
 }
 
+uint64_t vb_reload_request_upgrade(struct vb_master *master)
+{
+    return vb_reload_request(master);
+}
+
 bool vb_reload_is_building(const struct vb_master *master)
 {
     return f.is_building;

@@ -95,15 +95,19 @@ static void what_a_dead_worker_had_in_flight_holds_no_slot(void **state)
     assert_int_equal(add(0, "b", false), 0);
 }
 
-/* Also the same name is another backend where the file does not name it. */
-static void one_that_the_file_does_not_name_comes_back_as_another(void **state)
+/* Who drains it then must see them. */
+static void one_comes_back_to_the_requests_that_it_still_has(void **state)
 {
     assert_int_equal(add(0, "a", false), 0);
+    vb_add64(&vb_shm_traffic(master, 2, 0)->requests, 10);
     in_flight(0, 1);
+    uint32_t incarnation = vb_shm_backend(master, 0)->incarnation;
     vb_shm_remove_backend(master, 0);
-    assert_int_equal(add(0, "a", false), 1);
+    assert_int_equal(add(0, "a", false), 0);
+    assert_int_equal(vb_shm_sum_in_flight(master, 0), 1);
+    assert_int_equal(vb_shm_traffic(master, 2, 0)->requests, 10);
+    assert_int_equal(vb_shm_backend(master, 0)->incarnation, incarnation + 1);
     assert_int_equal(add(0, "a", false), -EEXIST);
-    assert_int_equal(vb_shm_find_backend(master, 0, "a"), 1);
 }
 
 static void a_configured_one_keeps_its_slot(void **state)
@@ -225,6 +229,7 @@ static void a_forgotten_one_comes_back_as_another(void **state)
     fill_row(0);
     in_flight(0, 1);
     vb_shm_forget_backend(master, 0);
+    spec.address = "127.0.0.1:82";
     assert_int_equal(vb_shm_add_backend(master, 0, &spec), 1);
     expect_fresh(1, 0, 0);
     assert_int_equal(vb_shm_find_backend(master, 0, "a"), 1);
@@ -242,7 +247,7 @@ int main(void)
         TEST(what_an_operator_changes_moves_the_epoch),
         TEST(a_slot_is_free_when_nothing_is_in_flight_there),
         TEST(what_a_dead_worker_had_in_flight_holds_no_slot),
-        TEST(one_that_the_file_does_not_name_comes_back_as_another),
+        TEST(one_comes_back_to_the_requests_that_it_still_has),
         TEST(a_configured_one_keeps_its_slot),
         TEST(a_configured_one_comes_back_into_its_slot_at_once),
         TEST(a_newcomer_finds_nothing_of_the_last),
