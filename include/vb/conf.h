@@ -25,7 +25,7 @@
 #define VB_BACKENDS_MAX  4096 /* most that `segment.backends` may ask for */
 #define VB_UNIX_PATH_MAX 107  /* of a unix socket, in bytes */
 
-enum vb_balance { VB_BALANCE_ROUND_ROBIN, VB_BALANCE_LEAST_CONN };
+enum vb_balance { VB_BALANCE_ROUND_ROBIN, VB_BALANCE_LEAST_CONN, VB_BALANCE_P2C, VB_BALANCE_RANDOM };
 
 /* Who is meant: any of the networks, and perhaps everyone who comes through a unix socket. Nobody: neither of them. */
 struct vb_conf_sources {

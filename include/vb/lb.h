@@ -10,15 +10,18 @@
 #define VB_LB_H
 
 #include "vb/base.h"
+#include "vb/rand.h"
 #include "vb/shm.h"
 
 struct vb_lb;
 
 /*
  * For the worker in `slot`, by the policy of this name: that of the worker's own configuration, because the segment may
- * have the next one's by now. `shm` must outlive it. -ENOTSUP: there is no such policy. -ENOMEM.
+ * have the next one's by now. `shm` and `rand`, the source of chance, must outlive it. -ENOTSUP: there is no such
+ * policy. -ENOMEM.
  */
-int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigned slot, const char *balance);
+int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigned slot, const char *balance,
+               struct vb_rand *rand);
 void vb_lb_close(struct vb_lb **lb);
 
 #define VB_TRIES_MAX 11 /* of one request: the first, and retry.attempts */

@@ -59,9 +59,9 @@
 static const struct vb_word balance_words[] = {
     {.word = "round_robin", .value = VB_BALANCE_ROUND_ROBIN},
     {.word = "least_conn", .value = VB_BALANCE_LEAST_CONN},
+    {.word = "p2c", .value = VB_BALANCE_P2C},
+    {.word = "random", .value = VB_BALANCE_RANDOM},
     {.word = "fastest", .later = true},
-    {.word = "p2c", .later = true},
-    {.word = "random", .later = true},
     {.word = "hash", .later = true},
     {.word = "least_load", .later = true},
     {.word = NULL},

@@ -6,7 +6,8 @@
 
 #include "policy.h"
 
-static const struct vb_policy *const policies[] = {&vb_policy_round_robin, &vb_policy_least_conn};
+static const struct vb_policy *const policies[] = {&vb_policy_round_robin, &vb_policy_least_conn, &vb_policy_p2c,
+                                                   &vb_policy_random};
 
 static const struct vb_policy *find_policy(const char *name)
 {
@@ -16,7 +17,8 @@ static const struct vb_policy *find_policy(const char *name)
     return NULL;
 }
 
-int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigned slot, const char *balance)
+int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigned slot, const char *balance,
+               struct vb_rand *rand)
 {
     const struct vb_policy *policy = find_policy(balance);
     if (policy == NULL)
@@ -26,6 +28,7 @@ int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigne
         return -ENOMEM;
     lb->shm = shm;
     lb->policy = policy;
+    lb->rand = rand;
     lb->pool = vb_shm_pool(shm, pool);
     lb->pool_index = pool;
     lb->in_flight = vb_shm_in_flight(shm, slot); /* `look_again_us` is 0: the first pick looks */
@@ -40,6 +43,7 @@ void vb_lb_close(struct vb_lb **lb_ptr)
         return;
     free(lb->candidates);
     free(lb->schedule);
+    free(lb->sums);
     free(lb);
     *lb_ptr = NULL;
 }

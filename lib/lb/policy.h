@@ -23,6 +23,8 @@ struct vb_lb {
     unsigned n_candidates;
     uint16_t *schedule; /* made by policies that prepare one: indexes of candidates */
     unsigned n_schedule;
+    uint32_t *sums; /* likewise: of the weights up to each candidate */
+    struct vb_rand *rand;
 };
 
 struct vb_policy {
@@ -59,6 +61,13 @@ static inline bool lb_is_healthy(const struct vb_shm_backend *backend)
     return atomic_load_explicit(&backend->health, memory_order_relaxed) != VB_HEALTH_DOWN;
 }
 
-extern const struct vb_policy vb_policy_round_robin, vb_policy_least_conn;
+/* policy_random.c, for `prepare`: makes the sums that drawing needs. */
+int lb_sum_weights(struct vb_lb *lb);
+
+/* Index of a candidate by chance, by the weights of all that have not been tried and are not `but`; n_candidates: there
+ * is none. */
+unsigned lb_draw(const struct vb_lb *lb, const struct vb_tried *tried, unsigned but);
+
+extern const struct vb_policy vb_policy_round_robin, vb_policy_least_conn, vb_policy_p2c, vb_policy_random;
 
 #endif

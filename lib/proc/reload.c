@@ -97,14 +97,16 @@ static void log_failure(const struct vb_reload *reload)
 static void fail(struct vb_master *master, const char *why)
 {
     struct vb_reload *reload = &master->reload;
-    char text[VB_CTL_TEXT_MAX];
+    char *prefixed = NULL; /* without memory the reason alone will do */
     struct vb_ctl_answer answer;
     log_failure(reload);
     log_lines(VB_LOG_ERROR, why);
     undo(master);
-    snprintf(text, sizeof(text), "%s%s",
-             reload->taken_over ? "version " VB_VERSION " has taken over, but its reload failed: " : "", why);
-    vb_ctl_refuse_lines(&answer, text);
+    if (reload->taken_over &&
+        asprintf(&prefixed, "version %s has taken over, but its reload failed: %s", VB_VERSION, why) < 0)
+        prefixed = NULL;
+    vb_ctl_refuse_lines(&answer, prefixed != NULL ? prefixed : why);
+    free(prefixed);
     reload->phase = VB_RELOAD_SETTLING;
     report(master, reload->number, &answer);
     vb_reload_settled(master);

@@ -42,7 +42,8 @@ static int open_pools(struct vb_proxy *proxy)
             return r;
         }
         pool->index = (unsigned)r;
-        r = vb_lb_open(&pool->lb, proxy->shm, pool->index, proxy->slot, vb_balance_name(pool->conf->balance));
+        r = vb_lb_open(&pool->lb, proxy->shm, pool->index, proxy->slot, vb_balance_name(pool->conf->balance),
+                       &proxy->rand);
         if (r < 0)
             return r;
     }

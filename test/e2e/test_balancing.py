@@ -5,6 +5,8 @@ from itertools import groupby
 import pytest
 from harness import Client, at_once, eventually, get, hang, reply
 
+SOON = {"interval": "200ms", "fast_interval": "100ms"}
+
 
 @pytest.fixture
 def three(backend):
@@ -125,3 +127,39 @@ def test_least_conn_minds_weights(balancer, backend, open_slowly):
     assert [len(b.requests) for b in backends] == [6, 2]
     for b in backends:
         b.released.set()
+
+
+# ---- chance ----------------------------------------------------------------------------------------------------------
+
+
+def test_random_is_by_weight(balancer, three, workers):
+    lb = balancer([{"address": b, "weight": w} for b, w in zip(three, [6, 3, 1])], workers=workers,
+                  pool={"balance": "random"})
+    counts = Counter(names([get(lb.port) for _ in range(1000)]))
+    for name, share in zip("abc", [0.6, 0.3, 0.1]):
+        assert abs(counts[name] - 1000 * share) < 5 * (1000 * share * (1 - share)) ** 0.5, counts
+
+
+def test_p2c_takes_the_less_loaded_of_two(balancer, backend, open_slowly, workers):
+    """Of two backends both are drawn each time, so it is as least_conn."""
+    backends = [backend(hang), backend(hang)]
+    lb = balancer(backends, workers=workers, pool={"balance": "p2c"})
+    for n in range(1, 6):
+        open_slowly(lb.port, backends, 2)
+        assert [len(b.requests) for b in backends] == [n, n]
+    for b in backends:
+        b.released.set()
+    lb.wait_idle()
+
+
+@pytest.mark.parametrize("policy", ["random", "p2c"])
+def test_chance_never_meets_who_is_gone(balancer, demos, policy, workers):
+    """A dead one costs tries, not requests; and it gets no more once it is known to be down."""
+    there = demos(3)
+    lb = balancer(there, workers=workers, pool={"balance": policy, "health": SOON})
+    there[1].kill()
+    assert [response.status for response in at_once(100, lambda _: get(lb.port))] == [200] * 100
+    lb.wait_health(there[1], "down")
+    before = lb.backend(there[1])["requests"]
+    assert [get(lb.port).status for _ in range(50)] == [200] * 50
+    assert lb.backend(there[1])["requests"] == before

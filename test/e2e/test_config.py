@@ -71,7 +71,7 @@ def test_an_unknown_key_gets_the_nearest_known_one(check, text, suggestion):
 
 
 NOT_YET_IN_A_POOL = ["hash: {key: client_ip}", "sticky: {cookie: vb}", "queue: {timeout: 5s}", "slow_start: 5s",
-                     "balance: fastest", "balance: p2c", "balance: random", "balance: hash", "balance: least_load"]
+                     "balance: fastest", "balance: hash", "balance: least_load"]
 NOT_YET = ["admin: {listen: 127.0.0.1:9900}", "routes: [{path: /, pool: web, cache: true}]",
            "routes: [{path: /, pool: web, rate_limit: {rate: 100/s}}]", "rate_limit: {rate: 100/s}",
            "cache: {size: 64MiB}", "access_log: {path: stdout}", "segment: {recent: 4096}",

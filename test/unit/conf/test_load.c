@@ -212,6 +212,8 @@ static void balance_names_are_the_words_of_the_file(void **state)
 {
     assert_string_equal(vb_balance_name(VB_BALANCE_ROUND_ROBIN), "round_robin");
     assert_string_equal(vb_balance_name(VB_BALANCE_LEAST_CONN), "least_conn");
+    assert_string_equal(vb_balance_name(VB_BALANCE_P2C), "p2c");
+    assert_string_equal(vb_balance_name(VB_BALANCE_RANDOM), "random");
 }
 
 static void forwarded_is_a_set(void **state)
@@ -345,7 +347,7 @@ static void wrong_values_say_what_is_right(void **state)
         {REST "segment: {backends: 4097}}",
          "f:1:67: `backends`: expected a whole number from 1 to 4096, found `4097`\n"},
         {POOL "balance: roundrobin}}}", "f:2:10: `balance`: unknown value `roundrobin`; did you mean `round_robin`?\n"},
-        {POOL "balance: weighted}}}", "f:2:10: `balance`: expected round_robin or least_conn, found `weighted`\n"},
+        {POOL "balance: weighted}}}", "f:2:10: `balance`: expected round_robin or least_conn or p2c or random, found `weighted`\n"},
         {"{listen: 80, pools: {web: {backends: [\n{address: a:1, weight: 257, name: a/b}]}}}",
          "f:2:24: `weight`: expected a whole number from 1 to 256, found `257`\n"
          "f:2:35: `name`: " A_NAME ", found `a/b`\n"},
@@ -469,12 +471,12 @@ static void options_and_values_of_later_versions_are_refused_below(void **state)
          "f:2:61: `backup` is not supported yet\n"},
     };
     check_wrong(cases, VB_ARRAY_SIZE(cases));
-    static const char *const policies[] = {"fastest", "p2c", "random", "hash", "least_load"};
+    static const char *const policies[] = {"fastest", "hash", "least_load"};
     for (size_t i = 0; i < VB_ARRAY_SIZE(policies); i++) {
         char text[128], lines[128];
         snprintf(text, sizeof(text), POOL "balance: %s}}}", policies[i]);
         snprintf(lines, sizeof(lines),
-                 "f:2:10: `%s` is not supported yet; `balance` can be round_robin or least_conn\n", policies[i]);
+                 "f:2:10: `%s` is not supported yet; `balance` can be round_robin or least_conn or p2c or random\n", policies[i]);
         check_wrong(&(struct wrong){text, lines}, 1);
     }
 }

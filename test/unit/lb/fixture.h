@@ -24,6 +24,7 @@ struct fixture {
     char dir[32], path[64];
     struct vb_shm *shm;
     struct vb_lb *workers[WORKERS]; /* opened by open_pool */
+    struct vb_rand rand;            /* the same numbers in each run */
 };
 
 static inline int setup_sized(void **state, unsigned backends)
@@ -37,6 +38,7 @@ static inline int setup_sized(void **state, unsigned backends)
     if (vb_shm_create(&f->shm, f->path, "test", (struct vb_shm_capacity){.workers = WORKERS, .backends = backends},
                       &err) != 0)
         fail_msg("create: %s", err.text);
+    f->rand = (struct vb_rand){{1, 2, 3, 4}};
     for (unsigned i = 0; i < WORKERS; i++)
         assert_int_equal(vb_shm_claim_worker(f->shm, i, 1, false), i);
     *state = f;
@@ -67,7 +69,8 @@ static inline unsigned add_backend(struct fixture *f, unsigned pool, unsigned we
     char name[16];
     snprintf(name, sizeof(name), "b%u", count++);
     int slot = vb_shm_add_backend(
-        f->shm, pool, &(struct vb_backend_spec){name, "127.0.0.1:1", weight, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false});
+        f->shm, pool,
+        &(struct vb_backend_spec){name, "127.0.0.1:1", weight, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false});
     assert_true(slot >= 0);
     return (unsigned)slot;
 }
@@ -81,7 +84,7 @@ static inline void open_pool(struct fixture *f, const char *balance, const unsig
     for (unsigned i = 0; i < n; i++)
         assert_int_equal(add_backend(f, 0, weights[i]), i);
     for (unsigned i = 0; i < WORKERS; i++)
-        assert_int_equal(vb_lb_open(&f->workers[i], f->shm, 0, i, balance), 0);
+        assert_int_equal(vb_lb_open(&f->workers[i], f->shm, 0, i, balance, &f->rand), 0);
 }
 
 static inline void set_health(struct fixture *f, unsigned backend, enum vb_health_state health)

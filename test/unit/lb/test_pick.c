@@ -238,7 +238,8 @@ static void drain(struct fixture *f, bool away)
 /* The slot, which is the only free one, goes to a backend of another pool and comes back. */
 static void reuse(struct fixture *f, bool away)
 {
-    struct vb_backend_spec spec = {away ? "theirs" : "ours", "127.0.0.1:1", 1, false, VB_HEALTH_UP, VB_ADMIN_READY, false};
+    struct vb_backend_spec spec = {away ? "theirs" : "ours", "127.0.0.1:1", 1, false, VB_HEALTH_UP,
+                                   VB_ADMIN_READY,           false};
     int slot;
     vb_shm_remove_backend(f->shm, 0);
     while ((slot = vb_shm_add_backend(f->shm, away, &spec)) == -ENOSPC) /* while one is in flight, or taken back */
@@ -265,7 +266,7 @@ static void race_with(struct fixture *f, void (*change)(struct fixture *f, bool 
         vb_shm_in_flight(f->shm, PICKERS)[i] = i > 0;
     }
     for (unsigned i = 0; i < PICKERS; i++) {
-        assert_int_equal(vb_lb_open(&f->workers[i], f->shm, 0, i, "least_conn"), 0);
+        assert_int_equal(vb_lb_open(&f->workers[i], f->shm, 0, i, "least_conn", &f->rand), 0);
         races[i].lb = f->workers[i];
         races[i].stop = &stop;
         races[i].gone = &gone;

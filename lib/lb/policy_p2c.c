@@ -1,0 +1,20 @@
+/*
+ * p2c: of two that were drawn by their weights, the one with fewer requests in flight for its weight, over all workers.
+ * Nearly as even as least_conn, at a cost that does not grow with the number of backends, and workers that know the
+ * same cannot all run to the same one.
+ */
+#include "policy.h"
+
+static unsigned pick(const struct vb_lb *lb, uint64_t ticket, const struct vb_tried *tried)
+{
+    unsigned a = lb_draw(lb, tried, lb->n_candidates), b = lb_draw(lb, tried, a);
+    if (b == lb->n_candidates)
+        return a; /* it is the only one left */
+    const struct vb_candidate *one = &lb->candidates[a], *other = &lb->candidates[b];
+    /* load / weight, compared without division; who was drawn first wins a tie */
+    uint64_t here = vb_shm_sum_in_flight(lb->shm, one->backend) * other->weight;
+    uint64_t there = vb_shm_sum_in_flight(lb->shm, other->backend) * one->weight;
+    return there < here ? b : a;
+}
+
+const struct vb_policy vb_policy_p2c = {.name = "p2c", .prepare = lb_sum_weights, .pick = pick};
