@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "inherit.h"
+#include "inheritance.h"
 #include "json.h"
 #include "listeners.h"
 #include "master.h"
@@ -170,67 +171,43 @@ void vb_child_serve(struct vb_child *child)
 
 /* ---- spawning ---------------------------------------------------------------------------------------------------- */
 
-/* What it inherits, as inherit.h numbers it, and which listener each socket is of: `0,1,1`. */
-struct inheritance {
-    uv_stdio_container_t *stdio;
-    unsigned n;
-    char *sockets;
-};
-
-static void inherit(struct inheritance *inheritance, int fd)
+/* Which listener each socket is of, as inherit.h has it: `0,1,1`. The caller's. NULL: no memory. */
+static char *name_sockets(const struct vb_worker_socket *sockets, unsigned n)
 {
-    uv_stdio_container_t *entry = &inheritance->stdio[inheritance->n++];
-    entry->flags = UV_INHERIT_FD;
-    entry->data.fd = fd;
-}
-
-static int name_sockets(struct inheritance *inheritance, const struct vb_worker_socket *sockets, unsigned n)
-{
+    char *names = NULL;
     size_t size = 0;
-    FILE *text = open_memstream(&inheritance->sockets, &size);
+    FILE *text = open_memstream(&names, &size);
     if (text == NULL)
-        return -ENOMEM;
+        return NULL;
     for (unsigned i = 0; i < n; i++)
         fprintf(text, "%s%u", i > 0 ? "," : "", sockets[i].listener);
-    return fclose(text) == 0 ? 0 : -ENOMEM;
+    if (fclose(text) == 0)
+        return names;
+    free(names);
+    return NULL;
 }
 
-static int collect(struct inheritance *inheritance, struct vb_child *child)
+/* What it inherits, as inherit.h numbers it. */
+static void collect(struct vb_inheritance *inheritance, struct vb_child *child, const struct vb_worker_socket *sockets,
+                    unsigned n_sockets)
 {
     const struct vb_generation *generation = child->generation;
     const struct vb_master *master = generation->master;
-    struct vb_worker_socket *sockets = NULL;
-    int n = vb_listeners_of_worker(&master->listeners, generation->config.conf, child->index, generation->n_workers,
-                                   generation->state == VB_GENERATION_BUILDING, &sockets);
-    if (n < 0)
-        return n;
-    int r = name_sockets(inheritance, sockets, (unsigned)n);
-    if (r == 0)
-        inheritance->stdio =
-            calloc(VB_FD_LISTEN + (unsigned)n + 1 + generation->n_workers, sizeof(uv_stdio_container_t));
-    if (r < 0 || inheritance->stdio == NULL) {
-        free(sockets);
-        return -ENOMEM;
-    }
-    inheritance->stdio[inheritance->n++].flags = UV_IGNORE;
-    inherit(inheritance, 1);
-    inherit(inheritance, 2);
-    inheritance->stdio[inheritance->n].flags = UV_CREATE_PIPE | UV_READABLE_PIPE | UV_WRITABLE_PIPE;
-    inheritance->stdio[inheritance->n++].data.stream = (uv_stream_t *)&child->control;
-    inherit(inheritance, vb_shm_fd_for_workers(master->shm));
-    inherit(inheritance, generation->config_fd);
-    inherit(inheritance, vb_logger_fd(master->logger));
-    assert(inheritance->n == VB_FD_LISTEN);
-    for (int i = 0; i < n; i++)
-        inherit(inheritance, sockets[i].fd);
-    inherit(inheritance, child->inbox[0]);
+    unsigned number = VB_FD_LISTEN;
+    vb_inherit(inheritance, 1, 1);
+    vb_inherit(inheritance, 2, 2);
+    vb_inherit_channel(inheritance, VB_FD_CONTROL, &child->control);
+    vb_inherit(inheritance, VB_FD_SEGMENT, vb_shm_fd_for_workers(master->shm));
+    vb_inherit(inheritance, VB_FD_CONFIG, generation->config_fd);
+    vb_inherit(inheritance, VB_FD_LOG, vb_logger_fd(master->logger));
+    for (unsigned i = 0; i < n_sockets; i++)
+        vb_inherit(inheritance, number++, sockets[i].fd);
+    vb_inherit(inheritance, number++, child->inbox[0]);
     for (unsigned i = 0; i < generation->n_workers; i++)
-        inherit(inheritance, generation->children[i].inbox[1]);
-    free(sockets);
-    return 0;
+        vb_inherit(inheritance, number++, generation->children[i].inbox[1]);
 }
 
-static int execute(struct vb_child *child, const struct inheritance *inheritance)
+static int execute(struct vb_child *child, char *sockets, const struct vb_inheritance *inheritance)
 {
     const struct vb_generation *generation = child->generation;
     struct vb_master *master = generation->master;
@@ -244,7 +221,7 @@ static int execute(struct vb_child *child, const struct inheritance *inheritance
                     index,
                     slot,
                     workers,
-                    inheritance->sockets,
+                    sockets,
                     (char *)vb_log_level_name(master->options->log_level),
                     (char *)(identity != NULL ? identity : VB_IDENTITY_KEPT),
                     (char *)master->config_file,
@@ -261,13 +238,20 @@ static int execute(struct vb_child *child, const struct inheritance *inheritance
 /* Sets *ret_begun when libuv has the process's handle, which must be closed then. */
 static int spawn_process(struct vb_child *child, bool *ret_begun)
 {
-    struct inheritance inheritance = {.n = 0};
-    int r = collect(&inheritance, child);
-    *ret_begun = r == 0;
-    if (r == 0)
-        r = execute(child, &inheritance);
-    free(inheritance.stdio);
-    free(inheritance.sockets);
+    const struct vb_generation *generation = child->generation;
+    struct vb_worker_socket *sockets = NULL;
+    struct vb_inheritance inheritance = {.n = 0};
+    int n = vb_listeners_of_worker(&generation->master->listeners, generation->config.conf, child->index,
+                                   generation->n_workers, generation->state == VB_GENERATION_BUILDING, &sockets);
+    if (n < 0)
+        return n;
+    char *names = name_sockets(sockets, (unsigned)n);
+    collect(&inheritance, child, sockets, (unsigned)n);
+    *ret_begun = names != NULL && !inheritance.failed;
+    int r = *ret_begun ? execute(child, names, &inheritance) : -ENOMEM;
+    vb_inheritance_free(&inheritance);
+    free(names);
+    free(sockets);
     return r;
 }
 
@@ -377,9 +361,9 @@ static int unpack_child(struct vb_child *child, const json_t *packed, int *ret_c
                        &child->inbox[1]) != 0)
         return vb_json_wrong(&error, err);
     if (state < VB_CHILD_NONE || state > VB_CHILD_LEAVING || (child->slot >= 0) != (state > VB_CHILD_ENDED) ||
-        child->slot >= (int)vb_shm_slots(master->shm))
-        return vb_fail(err, -EPROTO, "worker %u was handed over in state %d with slot %d", child->index, state,
-                       child->slot);
+        child->slot >= (int)vb_shm_slots(master->shm) || (child->slot >= 0 && child->pid <= 0))
+        return vb_fail(err, -EPROTO, "worker %u was handed over in state %d with slot %d and pid %d", child->index,
+                       state, child->slot, (int)child->pid);
     child->state = (enum vb_child_state)state;
     child->killed = killed != 0;
     child->started_ms = uv_now(&master->loop) - (uint64_t)age;
@@ -421,7 +405,7 @@ void vb_child_resume(struct vb_child *child)
 {
     siginfo_t info;
     if (child->state == VB_CHILD_NONE && child->generation->state == VB_GENERATION_SERVING)
-        respawn_later(child);
+        uv_timer_start(&child->respawn, on_respawn, 0, 0); /* its death is counted; another executable may do better */
     else if (child->state != VB_CHILD_NONE && waitid(P_PID, (id_t)child->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0)
         vb_child_reaped(child, 0);
 }

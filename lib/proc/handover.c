@@ -53,7 +53,9 @@ json_t *vb_handover_pack(struct vb_master *master)
                               "log", pack_log(master, &fds), "control", vb_control_pack(master->control, &fds),
                               "listeners", vb_listeners_pack(&master->listeners, &fds), "generations",
                               pack_generations(master, &fds), "reload", vb_reload_pack(&master->reload));
-    if (state != NULL && json_object_set_new(state, "fds", fds) == 0)
+    if (state == NULL)
+        json_decref(fds);
+    else if (json_object_set_new(state, "fds", fds) == 0)
         return state;
     json_decref(state);
     return NULL;
@@ -99,10 +101,9 @@ static int take_number(const char *variable)
 {
     const char *text = getenv(variable);
     uint64_t fd;
-    if (text == NULL || vb_parse_u64(vb_str(text), INT32_MAX, &fd) < 0)
-        return -1;
+    int r = text == NULL ? -1 : vb_parse_u64(vb_str(text), INT32_MAX, &fd);
     unsetenv(variable);
-    return (int)fd;
+    return r < 0 ? -1 : (int)fd;
 }
 
 static int read_state(int fd, json_t **ret_state, struct vb_error *err)
@@ -193,12 +194,14 @@ static int take_health(struct vb_master *master, struct vb_error *err)
     return r;
 }
 
-static int take_log(struct vb_master *master, const json_t *state, struct vb_error *err)
+static int take_log(struct vb_master *master, const json_t *state, bool rehearsal, struct vb_error *err)
 {
     int pipe[2];
     json_error_t error;
     if (json_unpack_ex((json_t *)state, &error, 0, "{s:[i, i]}", "log", &pipe[0], &pipe[1]) != 0)
         return vb_json_wrong(&error, err);
+    if (rehearsal)
+        return 0;
     int r = vb_logger_adopt(&master->logger, pipe, &vb_shm_header(master->shm)->log_lost);
     return r < 0 ? vb_fail(err, r, "cannot start the log thread: %s", vb_strerror(r)) : 0;
 }
@@ -206,9 +209,9 @@ static int take_log(struct vb_master *master, const json_t *state, struct vb_err
 int vb_handover_take(struct vb_master *master, const json_t *state, bool rehearsal, struct vb_error *err)
 {
     json_error_t error;
-    int ever_served;
-    if (json_unpack_ex((json_t *)state, &error, 0, "{s:s, s:b}", "configuration", &master->config_file, "ever_served",
-                       &ever_served) != 0)
+    int ever_served, executable;
+    if (json_unpack_ex((json_t *)state, &error, 0, "{s:s, s:b, s:i}", "configuration", &master->config_file,
+                       "ever_served", &ever_served, "executable", &executable) != 0)
         return vb_json_wrong(&error, err);
     master->ever_served = ever_served != 0;
     int r = take_segment(master, state, err);
@@ -223,7 +226,7 @@ int vb_handover_take(struct vb_master *master, const json_t *state, bool rehears
         r = vb_control_adopt(&master->control, master, json_object_get(state, "control"), rehearsal, err);
     if (r == 0)
         r = vb_reload_adopt(&master->reload, json_object_get(state, "reload"), err);
-    if (r == 0 && !rehearsal)
-        r = take_log(master, state, err);
+    if (r == 0)
+        r = take_log(master, state, rehearsal, err);
     return r;
 }

@@ -15,6 +15,7 @@
 struct vb_logger {
     int pipe[2]; /* read end, write end */
     pthread_t thread;
+    pthread_mutex_t turn;     /* whoever wants the other one waits here, so that the thread does not take it again */
     pthread_mutex_t carrying; /* held by the thread while it has lines in its hands */
     vb_u64 *lost;
 };
@@ -47,6 +48,8 @@ static bool carry(struct vb_logger *logger)
     struct pollfd readable = {.fd = logger->pipe[0], .events = POLLIN};
     if (poll(&readable, 1, -1) < 0)
         return errno == EINTR;
+    pthread_mutex_lock(&logger->turn);
+    pthread_mutex_unlock(&logger->turn);
     pthread_mutex_lock(&logger->carrying);
     ssize_t n = read(logger->pipe[0], bytes, sizeof(bytes));
     if (n > 0)
@@ -70,6 +73,7 @@ int vb_logger_adopt(struct vb_logger **ret_logger, const int pipe[2], vb_u64 *lo
     logger->lost = lost;
     logger->pipe[0] = pipe[0];
     logger->pipe[1] = pipe[1];
+    pthread_mutex_init(&logger->turn, NULL);
     pthread_mutex_init(&logger->carrying, NULL);
     int r = -pthread_create(&logger->thread, NULL, thread_main, logger);
     if (r < 0)
@@ -116,7 +120,10 @@ static struct timespec end_of_patience(void)
 bool vb_logger_pause(struct vb_logger *logger)
 {
     struct timespec until = end_of_patience();
-    return pthread_mutex_timedlock(&logger->carrying, &until) == 0;
+    pthread_mutex_lock(&logger->turn);
+    int r = pthread_mutex_timedlock(&logger->carrying, &until);
+    pthread_mutex_unlock(&logger->turn);
+    return r == 0;
 }
 
 void vb_logger_resume(struct vb_logger *logger)

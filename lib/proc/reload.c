@@ -359,6 +359,8 @@ void vb_reload_resume(struct vb_master *master, const char *why)
         vb_reload_tried(master, why);
         return;
     }
+    if (!vb_reload_is_trying(master))
+        return; /* the master stops */
     reload->phase = VB_RELOAD_DUE;
     reload->taken_over = true;
     uv_timer_start(&reload->timer, on_timer, 0, 0);

@@ -2,11 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "inheritance.h"
 #include "master.h"
 #include "vb/ctl.h"
 #include "vb/log.h"
@@ -55,6 +57,38 @@ static int execute(const struct vb_master *master, const json_t *state, int stat
     vb_handover_keep(state, state_fd, false);
     free(environment);
     return vb_fail(err, r, "cannot execute %s: %s", argv0, vb_strerror(r));
+}
+
+/* In the folders of PATH, as execvp(3) looks for it. */
+static int open_in_path(const char *name)
+{
+    char path[PATH_MAX];
+    int fd = -1;
+    for (const char *at = getenv("PATH"); fd < 0 && at != NULL;) {
+        size_t n = strcspn(at, ":");
+        snprintf(path, sizeof(path), "%.*s%s%s", (int)n, at, n > 0 ? "/" : "", name);
+        if (access(path, X_OK) == 0)
+            fd = open(path, O_PATH | O_CLOEXEC);
+        at = at[n] != '\0' ? at + n + 1 : NULL;
+    }
+    return fd;
+}
+
+/* The file that would be executed by this name. Negative errno; *ret_st is empty then. */
+static int open_program(const char *name, struct stat *ret_st)
+{
+    int fd = strchr(name, '/') != NULL ? open(name, O_PATH | O_CLOEXEC) : open_in_path(name);
+    *ret_st = (struct stat){0};
+    if (fd < 0)
+        return errno != 0 ? -errno : -ENOENT;
+    fstat(fd, ret_st);
+    return fd;
+}
+
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
 /* ---- the trial: how it ends -------------------------------------------------------------------------------------- */
@@ -132,26 +166,10 @@ bool vb_upgrade_is_trial(const struct vb_master *master, pid_t pid)
 
 /* ---- the trial: how it begins ------------------------------------------------------------------------------------ */
 
-/* Descriptors that a child has at the numbers that they have here, and no others. */
-struct inheritance {
-    uv_stdio_container_t *stdio;
-    int n;
-    bool failed; /* for want of memory */
-};
-
-static void inherit(struct inheritance *inheritance, int fd)
+/* At the number that it has here. */
+static void inherit(struct vb_inheritance *inheritance, int fd)
 {
-    if (fd >= inheritance->n) {
-        uv_stdio_container_t *more = realloc(inheritance->stdio, (size_t)(fd + 1) * sizeof(*more));
-        inheritance->failed |= more == NULL;
-        if (more == NULL)
-            return;
-        memset(more + inheritance->n, 0, (size_t)(fd + 1 - inheritance->n) * sizeof(*more)); /* UV_IGNORE */
-        inheritance->stdio = more;
-        inheritance->n = fd + 1;
-    }
-    inheritance->stdio[fd].flags = UV_INHERIT_FD;
-    inheritance->stdio[fd].data.fd = fd;
+    vb_inherit(inheritance, (unsigned)fd, fd);
 }
 
 static void inherit_config(struct vb_generation *generation, void *arg)
@@ -163,7 +181,7 @@ static void inherit_config(struct vb_generation *generation, void *arg)
  * Not the lock, nor a listening socket: a program that is none of ours may hang with them, and should this master be
  * killed meanwhile, nobody could take its place.
  */
-static void collect(struct inheritance *inheritance, struct vb_master *master, int state, int to_say)
+static void collect(struct vb_inheritance *inheritance, struct vb_master *master, int state, int to_say)
 {
     const int fds[] = {1, 2, vb_shm_fd_for_workers(master->shm), state, to_say};
     for (unsigned i = 0; i < VB_ARRAY_SIZE(fds); i++)
@@ -174,7 +192,7 @@ static void collect(struct inheritance *inheritance, struct vb_master *master, i
 static int spawn(struct vb_master *master, int state, int to_say)
 {
     struct vb_upgrade *upgrade = &master->upgrade;
-    struct inheritance inheritance = {.n = 0};
+    struct vb_inheritance inheritance = {.n = 0};
     char handover[64], trial[64];
     char *const more[] = {handover, trial};
     snprintf(handover, sizeof(handover), VB_HANDOVER_STATE "=%d", state);
@@ -188,13 +206,13 @@ static int spawn(struct vb_master *master, int state, int to_say)
                                         .env = environment,
                                         .exit_cb = on_trial_exit,
                                         .stdio = inheritance.stdio,
-                                        .stdio_count = inheritance.n};
+                                        .stdio_count = (int)inheritance.n};
         upgrade->has_trial = true;
         upgrade->spawn_error = uv_spawn(&master->loop, &upgrade->trial, &options);
         upgrade->trial.data = master;
     }
     free(environment);
-    free(inheritance.stdio);
+    vb_inheritance_free(&inheritance);
     return r;
 }
 
@@ -216,7 +234,10 @@ int vb_upgrade_try(struct vb_master *master, struct vb_error *err)
 {
     struct vb_upgrade *upgrade = &master->upgrade;
     json_t *state = NULL;
-    int ends[2], fd = seal_state(master, &state, err);
+    int ends[2], program = open_program(master->options->argv[0], &upgrade->tried);
+    if (program >= 0)
+        close(program); /* else the trial says what is wrong */
+    int fd = seal_state(master, &state, err);
     if (fd < 0)
         return fd;
     json_decref(state);
@@ -245,11 +266,24 @@ int vb_upgrade_try(struct vb_master *master, struct vb_error *err)
 static int execute_new(struct vb_master *master, struct vb_error *err)
 {
     json_t *state = NULL;
+    struct stat now;
+    int program = open_program(master->options->argv[0], &now);
+    if (program < 0)
+        return vb_fail(err, program, "cannot execute %s: %s", master->options->argv[0], vb_strerror(program));
+    if (!is_same_file(&now, &master->upgrade.tried)) {
+        close(program);
+        return vb_fail(err, -EAGAIN, "%s was replaced while it was on trial; upgrade again", master->options->argv[0]);
+    }
     int fd = seal_state(master, &state, err);
-    if (fd < 0)
+    if (fd < 0) {
+        close(program);
         return fd;
+    }
     vb_log_info("executing %s", master->options->argv[0]);
-    int r = execute(master, state, fd, -1, NULL, err);
+    int r = execute(master, state, fd, program, NULL, err);
+    if (r == -ENOENT) /* a script, which its interpreter opens by name */
+        r = execute(master, state, fd, -1, NULL, err);
+    close(program);
     close(fd);
     json_decref(state);
     return r;
@@ -267,7 +301,7 @@ void vb_upgrade_execute(struct vb_master *master)
         vb_health_resume(master->health);
         vb_logger_resume(master->logger);
     } else {
-        vb_fail(&err, -EAGAIN, "nobody reads standard error, and lines that wait there would be lost");
+        vb_fail(&err, -EAGAIN, "nobody reads standard error, or too slowly, and lines that wait there would be lost");
     }
     vb_reload_tried(master, err.text);
 }

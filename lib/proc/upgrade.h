@@ -8,18 +8,20 @@
  *   take     the new executable makes its own what was handed over (handover.h), and reloads. When it cannot after
  *            all, it executes the old one, which goes on
  *
- * Whatever goes wrong leaves the workers as they are, and is the reason of a failed reload. On the master's main
- * thread.
+ * Whatever goes wrong leaves the workers as they are, and is the reason of a failed reload; only a crash of what was
+ * executed, after a trial that went well, is the end of the master, and its workers finish. On the main thread.
  */
 #ifndef VB_PROC_UPGRADE_H
 #define VB_PROC_UPGRADE_H
 
+#include <sys/stat.h>
 #include <uv.h>
 
 #include "handover.h"
 
 struct vb_upgrade {
-    int executable; /* this one, also when its file is gone */
+    int executable;    /* this one, also when its file is gone */
+    struct stat tried; /* the file that the trial executes */
     uv_process_t trial;
     uv_timer_t limit;
     bool has_trial; /* a process, or its handle */

@@ -169,6 +169,18 @@ def test_one_that_is_gone_when_it_is_to_be_executed(balancer, backend, program):
     good_again(lb, program)
 
 
+@pytest.mark.parametrize("what", ["another program", "garbage"])
+def test_one_that_was_not_on_trial_is_not_executed(balancer, backend, program, what):
+    """The next deploy comes in the middle of this one."""
+    lb = balancer(backend(), workers=2, program=program.path)
+    next_one = program.path.with_suffix(".next")
+    next_one.write_bytes(b"#!/bin/sh\nexit 0\n" if what == "another program" else os.urandom(100000))
+    next_one.chmod(0o755)
+    program.put_script(f'mv {next_one} "$0"\n{IN_TRIAL}')
+    assert "was replaced while it was on trial; upgrade again" in upgrade_in_vain(lb)
+    good_again(lb, program)
+
+
 def test_one_that_fails_when_it_has_been_executed(balancer, backend, program):
     """The old executable gets everything back, and goes on: with its threads, workers and clients."""
     there = backend(lambda c, r: (c.backend.released.wait(60) if r.target == "/slow" else None, c.send(reply("x"))))
