@@ -178,6 +178,7 @@ struct vb_shm_worker {
     vb_u64 requests_before; /* value of `requests` when this process took the slot */
     vb_u64 admission;  /* connections admitted << 1 | one is being decided; written by the worker, see admission.c */
     vb_u32 counts_ips; /* 1: this worker counts connections by their IP address too, in its table */
+    vb_u32 inbound;    /* connections that other workers have given to it and it has not taken yet (atomic) */
     /* Signs of life, by the worker, for the watchdog (monotonic clock). 0: none yet. */
     alignas(128) vb_u64 heartbeat_us; /* its loop turned; 0 also when it has left its loop for good */
     vb_u64 request_us;                /* it took a request */

@@ -23,8 +23,15 @@ _Static_assert(VB_WORKERS_MAX <= 64, "a bit for each worker");
 
 struct crowd {
     uint64_t connections, least; /* of all workers that serve; of the one that has the fewest, of those not `passed` */
-    unsigned workers, least_index;
+    unsigned workers, least_index, least_slot;
 };
+
+/* Those on their way to it count already: of a burst, all that are handed over find the same picture otherwise. */
+static uint64_t count(const struct vb_shm_worker *worker)
+{
+    return atomic_load_explicit(&worker->connections, memory_order_relaxed) +
+           atomic_load_explicit(&worker->inbound, memory_order_relaxed);
+}
 
 /* Those of our generation that serve, ourselves included. */
 static struct crowd look_around(const struct vb_proxy *proxy, uint64_t passed)
@@ -33,7 +40,7 @@ static struct crowd look_around(const struct vb_proxy *proxy, uint64_t passed)
     uint32_t generation = atomic_load_explicit(&proxy->stats->generation, memory_order_relaxed);
     for (unsigned i = 0, slots = vb_shm_slots(proxy->shm); i < slots; i++) {
         const struct vb_shm_worker *worker = vb_shm_worker(proxy->shm, i);
-        uint64_t connections = atomic_load_explicit(&worker->connections, memory_order_relaxed);
+        uint64_t connections = count(worker);
         unsigned index = atomic_load_explicit(&worker->index, memory_order_relaxed);
         if (atomic_load_explicit(&worker->state, memory_order_relaxed) != VB_WORKER_READY ||
             atomic_load_explicit(&worker->generation, memory_order_relaxed) != generation || index >= proxy->n_inboxes)
@@ -43,6 +50,7 @@ static struct crowd look_around(const struct vb_proxy *proxy, uint64_t passed)
         if (connections < crowd.least && (passed >> index & 1) == 0) {
             crowd.least = connections;
             crowd.least_index = index;
+            crowd.least_slot = i;
         }
     }
     return crowd;
@@ -52,9 +60,28 @@ static struct crowd look_around(const struct vb_proxy *proxy, uint64_t passed)
 enum { HOP = 1 << 8, HOPS_MAX = 3 };
 _Static_assert(VB_LISTENERS_MAX <= HOP, "a listener's number is below a hop");
 
+/* 0: it is its business now. */
+static int give(struct vb_proxy *proxy, const struct crowd *crowd, int fd, unsigned number)
+{
+    vb_u32 *inbound = &vb_shm_worker(proxy->shm, crowd->least_slot)->inbound;
+    atomic_fetch_add_explicit(inbound, 1, memory_order_relaxed);
+    int r = vb_inbox_put(proxy->first_inbox + (int)crowd->least_index, fd, number);
+    if (r < 0)
+        atomic_fetch_sub_explicit(inbound, 1, memory_order_relaxed);
+    return r;
+}
+
+/* One has come. What lay there for a worker that died was counted for that one. */
+static void note_arrival(struct vb_proxy *proxy)
+{
+    uint32_t n = atomic_load_explicit(&proxy->stats->inbound, memory_order_relaxed);
+    while (n > 0 && !atomic_compare_exchange_weak(&proxy->stats->inbound, &n, n - 1))
+        continue;
+}
+
 bool vb_steer_away(struct vb_proxy *proxy, unsigned number, int fd)
 {
-    uint64_t own = atomic_load_explicit(&proxy->stats->connections, memory_order_relaxed), passed = 0;
+    uint64_t own = count(proxy->stats), passed = 0;
     for (unsigned tries = 1; tries < proxy->n_inboxes && !proxy->draining; tries++) {
         struct crowd crowd = look_around(proxy, passed);
         if (own <= crowd.least)
@@ -63,7 +90,7 @@ bool vb_steer_away(struct vb_proxy *proxy, unsigned number, int fd)
         bool is_even = own >= FEW || own < crowd.least + 2;
         if (is_even && own + 1 <= mean_up + 1)
             return false;
-        if (vb_inbox_put(proxy->first_inbox + (int)crowd.least_index, fd, number + HOP) == 0)
+        if (give(proxy, &crowd, fd, number + HOP) == 0)
             return true;
         passed |= UINT64_C(1) << crowd.least_index;
     }
@@ -77,6 +104,7 @@ static void on_arrived(void *owner, int fd, unsigned number)
     struct sockaddr_storage peer;
     socklen_t length = sizeof(peer);
     unsigned listener = number % HOP;
+    note_arrival(proxy);
     if (number / HOP < HOPS_MAX && vb_steer_away(proxy, number, fd))
         close(fd);
     else if (listener < proxy->conf->n_listeners && getpeername(fd, (struct sockaddr *)&peer, &length) == 0)

@@ -69,6 +69,7 @@ _Static_assert(sizeof(struct vb_shm_backend) == 768, "backend has grown");
 FROZEN(vb_shm_worker, requests_before, 32);
 FROZEN(vb_shm_worker, admission, 40);
 FROZEN(vb_shm_worker, counts_ips, 48);
+FROZEN(vb_shm_worker, inbound, 52);
 FROZEN(vb_shm_worker, heartbeat_us, 128);
 FROZEN(vb_shm_worker, request, 144);
 FROZEN(vb_shm_worker, stats_begin, 256);

@@ -43,6 +43,7 @@ int vb_shm_claim_worker(struct vb_shm *shm, unsigned index, unsigned generation,
     atomic_store_explicit(&worker->requests_before, requests, memory_order_relaxed);
     atomic_store_explicit(&worker->heartbeat_us, 0, memory_order_relaxed);
     atomic_store_explicit(&worker->request_us, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->inbound, 0, memory_order_relaxed);
     worker->request[0] = '\0';
     atomic_store_explicit(&worker->state, VB_WORKER_STARTING, memory_order_release);
     /* From now on its rows are read. */
