@@ -60,6 +60,14 @@ static struct crowd look_around(const struct vb_proxy *proxy, uint64_t passed)
 enum { HOP = 1 << 8, HOPS_MAX = 3 };
 _Static_assert(VB_LISTENERS_MAX <= HOP, "a listener's number is below a hop");
 
+/* One less is on its way. The number begins anew with another process in the slot, so it may be 0 already. */
+static void take_off(vb_u32 *inbound)
+{
+    uint32_t n = atomic_load_explicit(inbound, memory_order_relaxed);
+    while (n > 0 && !atomic_compare_exchange_weak(inbound, &n, n - 1))
+        continue;
+}
+
 /* 0: it is its business now. */
 static int give(struct vb_proxy *proxy, const struct crowd *crowd, int fd, unsigned number)
 {
@@ -67,16 +75,8 @@ static int give(struct vb_proxy *proxy, const struct crowd *crowd, int fd, unsig
     atomic_fetch_add_explicit(inbound, 1, memory_order_relaxed);
     int r = vb_inbox_put(proxy->first_inbox + (int)crowd->least_index, fd, number);
     if (r < 0)
-        atomic_fetch_sub_explicit(inbound, 1, memory_order_relaxed);
+        take_off(inbound);
     return r;
-}
-
-/* One has come. What lay there for a worker that died was counted for that one. */
-static void note_arrival(struct vb_proxy *proxy)
-{
-    uint32_t n = atomic_load_explicit(&proxy->stats->inbound, memory_order_relaxed);
-    while (n > 0 && !atomic_compare_exchange_weak(&proxy->stats->inbound, &n, n - 1))
-        continue;
 }
 
 bool vb_steer_away(struct vb_proxy *proxy, unsigned number, int fd)
@@ -104,7 +104,7 @@ static void on_arrived(void *owner, int fd, unsigned number)
     struct sockaddr_storage peer;
     socklen_t length = sizeof(peer);
     unsigned listener = number % HOP;
-    note_arrival(proxy);
+    take_off(&proxy->stats->inbound);
     if (number / HOP < HOPS_MAX && vb_steer_away(proxy, number, fd))
         close(fd);
     else if (listener < proxy->conf->n_listeners && getpeername(fd, (struct sockaddr *)&peer, &length) == 0)
