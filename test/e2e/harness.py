@@ -976,6 +976,23 @@ def hang(connection, request):
     connection.close()
 
 
+def held(connection, request):
+    """Answers /slow once it is released, and all else at once."""
+    if request.target == "/slow":
+        connection.backend.released.wait(60)
+    connection.send(reply(request.target))
+
+
+def start_slow(lb, there, n):
+    """n clients whose requests wait at the backend."""
+    clients = [Client(lb.port) for _ in range(n)]
+    before = len(there.requests)
+    for client in clients:
+        client.start("GET", "/slow")
+    there.wait_requests(before + n)
+    return clients
+
+
 class Turns:
     """An answer for several backends: each request gets the next one, whichever of them it comes to; the last stays."""
 

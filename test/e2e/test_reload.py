@@ -17,30 +17,13 @@ from pathlib import Path
 
 import pytest
 from harness import (BUILD, TIMEOUT, Balancer, Client, at_once, children_of, eventually, free_port, get, hang,
-                     is_refused, is_running, is_stopped, open_files, reply, run, unique_name, web)
+                     held, is_refused, is_running, is_stopped, open_files, reply, run, start_slow, unique_name, web)
 from upgrade import ask, round_trip, switch_and_echo
 
 
 @pytest.fixture(params=[1, 4], ids=lambda n: f"workers={n}")
 def workers(request):
     return request.param
-
-
-def held(connection, request):
-    """Answers /slow once it is released, and all else at once."""
-    if request.target == "/slow":
-        connection.backend.released.wait(60)
-    connection.send(reply(request.target))
-
-
-def start_slow(lb, there, n):
-    """n clients whose requests wait at the backend."""
-    clients = [Client(lb.port) for _ in range(n)]
-    before = len(there.requests)
-    for client in clients:
-        client.start("GET", "/slow")
-    there.wait_requests(before + n)
-    return clients
 
 
 def vbctl_beside(lb, *args):

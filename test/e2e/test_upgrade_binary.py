@@ -13,8 +13,8 @@ import threading
 import time
 
 import pytest
-from harness import (BUILD, TIMEOUT, Client, eventually, free_port, get, is_running, open_files, reply, run,
-                     unique_name, web)
+from harness import (BUILD, TIMEOUT, eventually, free_port, get, held, is_running, open_files, reply, run,
+                     start_slow, unique_name, web)
 from programs import VERSION, Program, vbctl_upgrade
 from upgrade import ask, round_trip, switch_and_echo
 
@@ -30,22 +30,6 @@ def program(tmp_path):
 @pytest.fixture(params=[1, 4], ids=lambda n: f"workers={n}")
 def workers(request):
     return request.param
-
-
-def held(connection, request):
-    """Answers /slow once it is released, and all else at once."""
-    if request.target == "/slow":
-        connection.backend.released.wait(60)
-    connection.send(reply(request.target))
-
-
-def start_slow(lb, there, n):
-    clients = [Client(lb.port) for _ in range(n)]
-    before = len(there.requests)
-    for client in clients:
-        client.start("GET", "/slow")
-    there.wait_requests(before + n)
-    return clients
 
 
 def upgrade(lb):
