@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from faults import Recorder
@@ -180,7 +180,8 @@ def test_workers_die_while_it_is_reloaded(town, method):
             for _ in range(30):
                 load.wait(20)
                 kills.append(time.monotonic())
-                os.kill(rng.choice(children_of(lb.pid)), signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has just finished by itself
+                    os.kill(rng.choice(children_of(lb.pid)), signal.SIGKILL)
         lb.wait_workers()
         settled = time.monotonic()
         load.wait(100)

@@ -108,6 +108,7 @@ def test_a_master_started_again_at_once_gets_its_socket(listens, backend, path, 
     os.kill(lb.pid, signal.SIGKILL)
     lb.process.wait()
     again = listens(backend(reply("second")), workers=workers, name=lb.name)
+    again.wait_log(r"worker \d+ \(pid \d+\) serves", workers)  # until then one that hangs has the socket, and clients
     assert {get(path).text for _ in range(10)} == {"second"}
     eventually(lambda: not any(is_running(pid) for pid in pids), "the workers of the first are gone")
     again.stop()
