@@ -9,6 +9,7 @@
 #include "documents.h"
 #include "figures.h"
 #include "print.h"
+#include "simulate.h"
 
 static int run_status(const struct vbctl *ctl, struct vb_error *err)
 {
@@ -63,24 +64,29 @@ static int run_workers(const struct vbctl *ctl, struct vb_error *err)
 #define BACKEND "POOL/BACKEND"
 
 static const struct vbctl_command commands[] = {
-    {"status", "", 0, 0, false, false, "what runs, since when, and how it is", run_status},
-    {"stats", "", 0, 0, false, false, "all counters, in total and for each pool", run_stats},
-    {"backends", "[POOL]", 0, 1, false, false, "each backend with its health, traffic and latency", run_backends},
-    {"workers", "", 0, 0, false, false,
+    {"status", "", 0, 0, false, false, false, "what runs, since when, and how it is", run_status},
+    {"stats", "", 0, 0, false, false, false, "all counters, in total and for each pool", run_stats},
+    {"backends", "[POOL]", 0, 1, false, false, false, "each backend with its health, traffic and latency",
+     run_backends},
+    {"workers", "", 0, 0, false, false, false,
      "each worker process; REQUESTS are its own, its other counters go on over restarts", run_workers},
-    {"drain", BACKEND, 1, 1, true, false, "no new requests to it; what is in flight finishes", control_run},
-    {"maint", BACKEND, 1, 1, true, false, "the same, and no health checks either", control_run},
-    {"ready", BACKEND, 1, 1, false, false, "it takes requests again, after maintenance when a check has passed",
+    {"drain", BACKEND, 1, 1, true, false, false,
+     "no new requests to it but those of clients stuck to it; what is in flight finishes", control_run},
+    {"maint", BACKEND, 1, 1, true, false, false, "no new requests to it at all, and no health checks either",
      control_run},
-    {"weight", BACKEND " N", 2, 2, false, false, "its share from now on, 1 to 256", control_run},
-    {"add", "POOL ADDRESS [WEIGHT]", 2, 3, false, false,
+    {"ready", BACKEND, 1, 1, false, false, false, "it takes requests again, after maintenance when a check has passed",
+     control_run},
+    {"weight", BACKEND " N", 2, 2, false, false, false, "its share from now on, 1 to 256", control_run},
+    {"add", "POOL ADDRESS [WEIGHT]", 2, 3, false, false, false,
      "a backend more, once a check has passed; or one removed comes back", control_run},
-    {"remove", BACKEND, 1, 1, true, false, "it leaves the pool; what is in flight finishes", control_run},
-    {"reload", "", 0, 0, false, false, "its file is read anew, and served if there is nothing wrong with it",
+    {"remove", BACKEND, 1, 1, true, false, false, "it leaves the pool; what is in flight finishes", control_run},
+    {"reload", "", 0, 0, false, false, false, "its file is read anew, and served if there is nothing wrong with it",
      control_reload},
-    {"upgrade", "", 0, 0, false, false, "the executable that is there now takes over, and reads its file anew",
+    {"upgrade", "", 0, 0, false, false, false, "the executable that is there now takes over, and reads its file anew",
      control_reload},
-    {"stop", "[--now]", 0, 0, false, true, "it finishes requests and ends", control_stop},
+    {"stop", "[--now]", 0, 0, false, true, false, "it finishes requests and ends", control_stop},
+    {"simulate", "FILE", 1, 1, false, false, true,
+     "plays the file's pool, as its section `simulate` says, by each policy", simulate_run},
 };
 
 const struct vbctl_command *command_find(const char *word)
@@ -114,7 +120,9 @@ void command_help(FILE *to)
         fprintf(to, "  %-25s %s\n", words, commands[i].help);
     }
     fprintf(to, "  %-25s %s\n", "help", "this text");
-    fprintf(to, "\nWhat is changed holds until a reload, an upgrade or the next start, which take the file's state again.\n");
+    fprintf(
+        to,
+        "\nWhat is changed holds until a reload, an upgrade or the next start, which take the file's state again.\n");
     fprintf(to,
             "\noptions:\n"
             "  --name NAME        the instance with this name; without it, `vibebalancer` or the only one there is\n"
@@ -122,6 +130,9 @@ void command_help(FILE *to)
             "  --json             one JSON document for programs\n"
             "  --wait             with drain, maint and remove: until no request is in flight there\n"
             "  --now              with stop: it finishes no requests\n"
+            "  --svg OUT          with simulate: a plot of it goes to that file\n"
             "  --version          the version of vbctl\n"
-            "\nexit status: 0 done; 1 nothing runs there, or it was refused or failed; 2 the command line is wrong\n");
+            "\nexit status: 0 done; 1 nothing runs there, or it was refused or failed; 2 the command line is wrong, or "
+            "the\n"
+            "file to simulate is\n");
 }

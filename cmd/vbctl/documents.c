@@ -97,11 +97,21 @@ static void put_worker_stats(struct object *o, const struct vb_worker_sum *sum)
 #include "vb/stats.def"
 }
 
+/* How many requests went there, by the reason why it was picked. */
+static json_t *picks_object(const struct vb_traffic_sum *sum)
+{
+    struct object o = object_new();
+    for (unsigned i = 0; i < VB_PICK_REASONS; i++)
+        put_number(&o, vb_pick_reason_name(i), sum->picks[i]);
+    return object_end(&o);
+}
+
 static void put_traffic(struct object *o, const struct vb_traffic_sum *sum, const struct percentiles *latency)
 {
     put_number(o, "in_flight", sum->in_flight);
 #define VB_BACKEND_STAT(field, kind, help) put_number(o, #field, sum->field);
 #include "vb/stats.def"
+    put(o, "picks", picks_object(sum));
     put_percentiles(o, latency);
 }
 
@@ -252,6 +262,8 @@ static json_t *backend_object(const struct backend_row *row)
     put_number(&o, "weight", row->weight);
     put(&o, "configured", json_boolean(row->configured_weight != 0));
     put_number_or_null(&o, "configured_weight", row->configured_weight != 0, row->configured_weight);
+    put_number(&o, "max_connections", row->max_connections);
+    put(&o, "backup", json_boolean(row->backup));
     put_traffic(&o, &row->traffic, &row->latency);
     put_number_or_null(&o, "checks", row->checks_known, row->checks);
     put_number_or_null(&o, "check_failures", row->checks_known, row->check_failures);

@@ -210,6 +210,8 @@ static void read_backend(const struct vb_shm *shm, unsigned pool, unsigned backe
     row->draining = load32(&from->admin) == VB_ADMIN_DRAIN;
     row->weight = load32(&from->weight);
     row->configured_weight = load32(&from->configured_weight);
+    row->max_connections = load32(&from->max_connections);
+    row->backup = load32(&from->backup) != 0;
     read_findings(from, row);
     vb_shm_add_traffic(shm, backend, &row->traffic);
     row->latency = percentiles_of(&row->traffic);
@@ -286,7 +288,7 @@ static void read_worker(const struct vb_shm *shm, unsigned slot, bool alive, str
         row->last_request_age = monotonic_age_of(load64(&from->request_us));
     }
     for (unsigned i = 0; i < vb_shm_capacity(shm).backends; i++)
-        row->in_flight += load32(&vb_shm_in_flight(shm, slot)[i]);
+        row->in_flight += (uint32_t)load64(&vb_shm_in_flight(shm, slot)[i]);
 #define VB_WORKER_STAT(field, kind, help) row->stats.field = load64(&from->field);
 #include "vb/stats.def"
     row->stats.requests -= VB_MIN(load64(&from->requests_before), row->stats.requests);

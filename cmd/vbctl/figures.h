@@ -61,6 +61,8 @@ struct backend_row {
     const char *state, *health;
     bool down, draining;
     unsigned weight, configured_weight; /* 0: the file does not name it */
+    unsigned max_connections;           /* 0: no limit */
+    bool backup;
     struct vb_traffic_sum traffic;
     struct percentiles latency;
     bool checks_known; /* false: the record could not be read, or health checks are off */

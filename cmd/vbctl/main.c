@@ -14,7 +14,7 @@
 enum exit_status { DONE = 0, FAILED = 1, MISUSED = 2 };
 
 struct options {
-    const char *name, *segment;
+    const char *name, *segment, *svg;
     char **args; /* the command's word and what stands behind it; n_args 0: none */
     unsigned n_args;
     const struct vbctl_command *command;
@@ -37,11 +37,15 @@ static enum exit_status misused(const char *fmt, ...)
 /* Options may stand before and behind the command. */
 static enum exit_status read_options(int argc, char **argv, struct options *ret_options)
 {
-    static const struct option known[] = {
-        {"name", required_argument, NULL, 'n'}, {"segment", required_argument, NULL, 's'},
-        {"json", no_argument, NULL, 'j'},       {"wait", no_argument, NULL, 'w'},
-        {"now", no_argument, NULL, 'N'},        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},    {0}};
+    static const struct option known[] = {{"name", required_argument, NULL, 'n'},
+                                          {"segment", required_argument, NULL, 's'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"wait", no_argument, NULL, 'w'},
+                                          {"now", no_argument, NULL, 'N'},
+                                          {"svg", required_argument, NULL, 'S'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {0}};
     struct options *o = ret_options;
     char letter[] = "-?";
     opterr = 0;
@@ -61,6 +65,9 @@ static enum exit_status read_options(int argc, char **argv, struct options *ret_
             break;
         case 'N':
             o->now = true;
+            break;
+        case 'S':
+            o->svg = optarg;
             break;
         case 'h':
             o->help = true;
@@ -98,6 +105,10 @@ static enum exit_status check_arguments(const struct options *o)
         return misused("%s has nothing to wait for", command->word);
     if (o->now && !command->stops)
         return misused("--now is for stop, not for %s", command->word);
+    if (o->svg != NULL && !command->plays)
+        return misused("--svg is for simulate, not for %s", command->word);
+    if (command->plays && (o->name != NULL || o->segment != NULL))
+        return misused("%s asks no instance, so there is nothing to say with --name or --segment", command->word);
     return DONE;
 }
 
@@ -122,6 +133,33 @@ static int finish_output(struct vb_error *err)
     return vb_fail(err, -EIO, "the output could not be written");
 }
 
+/* What is left to say after a command. */
+static enum exit_status finish(int r, struct vb_error *err)
+{
+    if (r == 0)
+        r = finish_output(err);
+    if (r < 0)
+        fprintf(stderr, "vbctl: %s\n", err->text[0] != '\0' ? err->text : vb_strerror(r));
+    return r < 0 ? FAILED : (enum exit_status)r;
+}
+
+static struct vbctl to_command(const struct options *o)
+{
+    return (struct vbctl){.json = o->json,
+                          .wait = o->wait,
+                          .now = o->now,
+                          .svg = o->svg,
+                          .n_args = o->n_args,
+                          .args = (const char *const *)o->args};
+}
+
+static enum exit_status run_without_instance(const struct options *o)
+{
+    struct vb_error err = {{0}};
+    struct vbctl ctl = to_command(o);
+    return finish(o->command->run(&ctl, &err), &err);
+}
+
 static enum exit_status run(const struct options *o)
 {
     char path[4096];
@@ -134,24 +172,19 @@ static enum exit_status run(const struct options *o)
         fprintf(stderr, "vbctl: %s\n", err.text);
         return FAILED;
     }
-    struct vbctl ctl = {.shm = shm,
-                        .path = path,
-                        .json = o->json,
-                        .wait = o->wait,
-                        .now = o->now,
-                        .n_args = o->n_args,
-                        .args = (const char *const *)o->args};
+    struct vbctl ctl = to_command(o);
+    ctl.shm = shm;
+    ctl.path = path;
     ctl.alive = vb_shm_alive(shm);
     r = o->command->run(&ctl, &err);
     int pid = vb_shm_header(shm)->master_pid;
     vb_shm_close(&shm);
-    if (r == 0)
-        r = finish_output(&err);
-    if (r < 0)
-        fprintf(stderr, "vbctl: %s\n", err.text[0] != '\0' ? err.text : vb_strerror(r));
-    else if (!ctl.alive)
+    enum exit_status status = finish(r, &err);
+    if ((status == DONE || r > 0) && !ctl.alive) {
         fprintf(stderr, "vbctl: this vibebalancer (pid %d) is not running any more; these are its last figures\n", pid);
-    return r != 0 || !ctl.alive ? FAILED : DONE;
+        return FAILED;
+    }
+    return status;
 }
 
 int main(int argc, char **argv)
@@ -173,5 +206,7 @@ int main(int argc, char **argv)
         return MISUSED;
     }
     status = find_command(&o);
-    return status == DONE ? run(&o) : status;
+    if (status != DONE)
+        return status;
+    return o.command->plays ? run_without_instance(&o) : run(&o);
 }

@@ -194,7 +194,17 @@ int print_stats(const struct vb_shm *shm)
 
 static void add_state(struct table *table, const struct backend_row *row)
 {
-    table_cell(table, "%s%s", row->state, row->draining && row->traffic.in_flight == 0 ? ", empty" : "");
+    table_cell(table, "%s%s%s", row->state, row->draining && row->traffic.in_flight == 0 ? ", empty" : "",
+               row->backup ? ", backup" : "");
+}
+
+/* `3`, or with a limit `3/100`. */
+static void add_in_flight(struct table *table, const struct backend_row *row)
+{
+    if (row->max_connections == 0)
+        table_cell(table, "%" PRIu64, row->traffic.in_flight);
+    else
+        table_cell(table, "%" PRIu64 "/%u", row->traffic.in_flight, row->max_connections);
 }
 
 static void add_health(struct table *table, const struct backend_row *row)
@@ -266,7 +276,7 @@ int print_backends(const struct vb_shm *shm, const char *pool)
         table_cell(&table, "%s", row.address);
         add_state(&table, &row);
         table_cell(&table, "%u", row.weight);
-        table_cell(&table, "%" PRIu64, row.traffic.in_flight);
+        add_in_flight(&table, &row);
         table_cell(&table, "%" PRIu64, row.traffic.requests);
         table_cell(&table, "%" PRIu64, row.traffic.errors);
         table_cell(&table, "%" PRIu64, row.traffic.retries);

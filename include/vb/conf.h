@@ -24,8 +24,20 @@
 #define VB_WEIGHT_MAX    256
 #define VB_BACKENDS_MAX  4096 /* most that `segment.backends` may ask for */
 #define VB_UNIX_PATH_MAX 107  /* of a unix socket, in bytes */
+#define VB_BALANCES      7    /* how many policies there are */
 
-enum vb_balance { VB_BALANCE_ROUND_ROBIN, VB_BALANCE_LEAST_CONN, VB_BALANCE_P2C, VB_BALANCE_RANDOM };
+enum vb_balance {
+    VB_BALANCE_ROUND_ROBIN,
+    VB_BALANCE_LEAST_CONN,
+    VB_BALANCE_FASTEST,
+    VB_BALANCE_P2C,
+    VB_BALANCE_RANDOM,
+    VB_BALANCE_HASH,
+    VB_BALANCE_LEAST_LOAD,
+};
+
+/* What of a request `balance: hash` goes by. */
+enum vb_hash_key { VB_HASH_CLIENT_IP, VB_HASH_PATH, VB_HASH_URI, VB_HASH_HEADER, VB_HASH_COOKIE };
 
 /* Who is meant: any of the networks, and perhaps everyone who comes through a unix socket. Nobody: neither of them. */
 struct vb_conf_sources {
@@ -57,6 +69,8 @@ struct vb_conf_backend {
     struct vb_conf_endpoint endpoint;
     char address[VB_ADDRESS_MAX + 1]; /* as vb_conf_format_endpoint writes it */
     unsigned weight;                  /* 1..VB_WEIGHT_MAX */
+    unsigned max_connections;         /* requests at it at once, over all workers; 0: no limit */
+    bool backup;                      /* gets requests only while no other one is usable */
     unsigned line, column;
 };
 
@@ -127,6 +141,22 @@ struct vb_conf_pool {
         size_t buffer;     /* of a body, in bytes, so that it can be sent again */
         uint64_t total_ms; /* no further try begins, or lasts, longer than this after the request */
     } retry;
+    struct {
+        enum vb_hash_key key;
+        char *name;       /* of the field or cookie; NULL for other keys */
+        unsigned bounded; /* per cent of its fair share that a backend may have in flight; 0: no bound */
+    } hash;
+    struct {
+        bool enabled;
+        char cookie[VB_NAME_MAX + 1]; /* its name */
+        uint64_t ttl_ms;
+        char *secret; /* what signs it; "": the instance makes a key of its own */
+    } sticky;
+    struct {
+        bool enabled;        /* requests wait where all backends are full */
+        uint64_t timeout_ms; /* but not for longer */
+    } queue;
+    uint64_t slow_start_ms; /* a backend that is ready again comes to its full weight in this time; 0: at once */
 };
 
 struct vb_conf_route_header {
@@ -157,6 +187,61 @@ struct vb_conf_user {
     bool by_number, has_gid;
     unsigned uid, gid; /* by_number; the gid only where it has one */
     unsigned line, column;
+};
+
+/* ---- `simulate`: what `vbctl simulate` plays; the balancer only checks it ---- */
+
+enum vb_arrivals { VB_ARRIVALS_POISSON, VB_ARRIVALS_CONSTANT, VB_ARRIVALS_CLOSED };
+
+/* How service times are spread around their mean. */
+enum vb_service {
+    VB_SERVICE_CONSTANT = 1,
+    VB_SERVICE_EXPONENTIAL,
+    VB_SERVICE_UNIFORM,   /* 0 to twice the mean */
+    VB_SERVICE_LOGNORMAL, /* of sigma 1: one in a hundred takes 6 times the mean */
+    VB_SERVICE_PARETO,    /* of shape 1.5: one in a thousand takes 33 times the mean */
+};
+
+enum vb_phase { VB_PHASE_SLOW, VB_PHASE_FAILING, VB_PHASE_STALLING, VB_PHASE_DOWN, VB_PHASE_COLD };
+
+/* For a time a backend is not as usual. */
+struct vb_conf_phase {
+    enum vb_phase is;
+    uint64_t from_ms, to_ms; /* to_ms 0: until the end */
+    unsigned factor;         /* slow: service takes so many times as long; cold: at first, then ever less */
+    uint64_t after_ms;       /* failing: it answers so soon, */
+    unsigned status;         /* ... and this */
+};
+
+/* What a backend is made of. Of a single backend: 0 is as it is for all. */
+struct vb_conf_model {
+    char name[VB_NAME_MAX + 1]; /* of the backend that it is for; "": all that have none of their own */
+    enum vb_service distribution;
+    uint64_t service_ms;  /* the mean */
+    unsigned concurrency; /* requests that it serves at a time; others wait there */
+    struct vb_conf_phase *phases;
+    unsigned n_phases;
+    unsigned line, column;
+};
+
+struct vb_conf_simulate {
+    char pool[VB_NAME_MAX + 1]; /* "": the first */
+    unsigned pool_line, pool_column;
+    uint64_t seed, duration_ms;
+    unsigned workers; /* 0: as the balancer; 4 where that is auto */
+    enum vb_arrivals arrivals;
+    unsigned rate; /* requests a second */
+    unsigned clients;
+    uint64_t think_ms; /* closed: each of the clients waits so long between an answer and its next request */
+    unsigned keys;     /* requests have so many different keys */
+    bool zipf;         /* the n-th of them comes 1/n times as often as the first; else all come equally often */
+    unsigned copies;   /* each backend of the pool is there so many times */
+    unsigned copies_line, copies_column;
+    enum vb_balance policies[VB_BALANCES];
+    unsigned n_policies; /* 0: the pool's own */
+    struct vb_conf_model model;
+    struct vb_conf_model *models; /* for single backends */
+    unsigned n_models;
 };
 
 struct vb_conf {
@@ -198,6 +283,7 @@ struct vb_conf {
         char *path;        /* NULL: /dev/shm/vibebalancer-NAME */
         unsigned backends; /* capacity */
     } segment;
+    struct vb_conf_simulate simulate;
 };
 
 /*

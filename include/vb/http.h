@@ -109,6 +109,21 @@ const struct vb_field *vb_head_find_name(const struct vb_head *head, struct vb_s
  */
 bool vb_list_next(struct vb_str *list, struct vb_str *ret_member);
 
+/*
+ * How loaded the sender of a response says that it is, in 1/1000, at most VB_LOAD_REPORT_MAX (vb/lb.h has the use):
+ *   endpoint-load-metrics: TEXT application_utilization=0.5, cpu_utilization=0.3      (ORCA, also as `JSON {...}`)
+ *   X-Load: 0.5, or X-Load: 50%
+ * False: it says nothing, or something that cannot be read, which is the same.
+ */
+#define VB_LOAD_REPORT_MAX 1000000000u
+bool vb_head_load_report(const struct vb_head *head, uint32_t *ret_load_milli);
+
+/*
+ * The value of a request's cookie, without quotes around it; names are case-sensitive. Of several with this name the
+ * first, which is the one whose path fits best (RFC 6265 5.4). It may be empty.
+ */
+bool vb_cookie_find(const struct vb_head *head, struct vb_str name, struct vb_str *ret_value);
+
 /* May the request be sent again when it is not known whether it took effect? (RFC 9110 9.2.2) */
 bool vb_method_is_idempotent(struct vb_str method);
 
@@ -199,6 +214,7 @@ struct vb_forward_response {
     struct vb_str date;         /* for a final response that has none (RFC 9110 6.6.1); empty: it has */
     struct vb_str upgrade;      /* the protocol of a 101 or 426; empty: none */
     struct vb_str id_field, id; /* added when the backend did not send that field */
+    struct vb_str set_cookie;   /* the value of one more Set-Cookie field; empty: none */
     enum vb_framing framing;    /* towards the client */
     bool announce_close;        /* Connection: close */
     bool announce_keep_alive;   /* Connection: keep-alive, which an HTTP/1.0 client needs to hear */

@@ -15,12 +15,18 @@
 
 struct vb_lb;
 
+/* What the worker's own configuration says of balancing: the segment may have the next one's by now. */
+struct vb_lb_rules {
+    const char *balance;    /* the policy's name */
+    unsigned hash_bound;    /* hash: no backend gets more than this share of the mean, in per cent; 0: no bound */
+    uint64_t slow_start_us; /* how long a backend that comes takes to get its full share; 0: it gets it at once */
+};
+
 /*
- * For the worker in `slot`, by the policy of this name: that of the worker's own configuration, because the segment may
- * have the next one's by now. `shm` and `rand`, the source of chance, must outlive it. -ENOTSUP: there is no such
- * policy. -ENOMEM.
+ * For the worker in `slot`. `shm` and `rand`, the source of chance, must outlive it. -ENOTSUP: there is no such policy.
+ * -ENOMEM.
  */
-int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigned slot, const char *balance,
+int vb_lb_open(struct vb_lb **ret_lb, struct vb_shm *shm, unsigned pool, unsigned slot, const struct vb_lb_rules *rules,
                struct vb_rand *rand);
 void vb_lb_close(struct vb_lb **lb);
 
@@ -32,17 +38,51 @@ struct vb_tried {
     uint16_t backends[VB_TRIES_MAX];
 };
 
+/* What a pick has to know of its request. */
+struct vb_ask {
+    const struct vb_tried *tried;
+    uint64_t key; /* hash: what the request is known by, hashed */
+    bool has_key; /* else hash shares it out by turns */
+    int stuck_to; /* the backend that its cookie names; negative: none */
+};
+
 /*
  * Picks a backend that has not been tried and counts the request in its in-flight figure, before any connection is
  * made: other workers see it at once. Whoever takes a backend away (membership, admin state) and then finds none in
- * flight there can be sure that none will come. >= 0: the backend's slot; vb_lb_done takes it back. -ENOENT: none is
- * usable; or all have been tried, also those that are ejected, which a further try may go to. -ENOMEM.
+ * flight there can be sure that none will come; but one that is drained still gets the requests that are stuck to it.
+ * >= 0: the backend's slot, and why it; vb_lb_done takes it back. -EAGAIN: those that it could go to have their
+ * max_connections. -ENOENT: none is usable; or all have been tried, also those that are ejected, and backups, which a
+ * further try may go to. -ENOMEM.
  */
-int vb_lb_pick(struct vb_lb *lb, const struct vb_tried *tried, uint64_t now_us);
+int vb_lb_pick(struct vb_lb *lb, const struct vb_ask *ask, uint64_t now_us, enum vb_pick_reason *ret_reason);
 void vb_lb_done(struct vb_lb *lb, unsigned backend);
 
-/* Is there one that has not been tried? A pick may still find that it has gone meanwhile. */
+/* Is there one that has not been tried, if perhaps a busy one? A pick may still find that it has gone meanwhile. */
 bool vb_lb_has_other(struct vb_lb *lb, const struct vb_tried *tried, uint64_t now_us);
+
+/* Has any of the pool's backends a limit of connections? Then requests may have to wait in line (below). */
+bool vb_lb_is_limited(struct vb_lb *lb, uint64_t now_us);
+
+/* Have all that a request could go to their max_connections? Also false where there is none at all. */
+bool vb_lb_is_full(struct vb_lb *lb, uint64_t now_us);
+
+/* Is a request held by the backend that its cookie names, by the picture as it is? Else it goes to any. */
+bool vb_lb_is_stuck(const struct vb_lb *lb, const struct vb_ask *ask, uint64_t now_us);
+
+enum vb_try_end {
+    VB_TRY_ANSWERED,
+    VB_TRY_FAILED,    /* the backend did, also by a 5xx */
+    VB_TRY_ABANDONED, /* it had not answered yet when the client gave up: it would have taken longer */
+};
+
+/*
+ * How a try has gone, for policies that learn from it: `latency_us` from the pick to the response's head, or to the
+ * end without one.
+ */
+void vb_lb_learn(struct vb_lb *lb, unsigned backend, uint64_t latency_us, enum vb_try_end how, uint64_t now_us);
+
+/* A backend has said how loaded it is (1000 is one whole, less is better), in a response or in a health check's. */
+void vb_lb_report_load(struct vb_shm *shm, unsigned backend, uint32_t load_milli, uint64_t now_us);
 
 /* Follows the segment, as a pick does. True when the picture is another since the last call of this function. */
 bool vb_lb_look(struct vb_lb *lb, uint64_t now_us);
@@ -76,6 +116,31 @@ void vb_outlier_refute(struct vb_shm *shm, unsigned backend, uint64_t now_us);
 
 /* Ends its ejection, for whoever has better knowledge: it was down and has come up again. */
 void vb_outlier_forgive(struct vb_shm *shm, unsigned backend);
+
+/* ---- waiting for a turn: line.c ----------------------------------------------------------------------------------*/
+
+/*
+ * When all backends of a pool have their max_connections, requests wait. Each worker has a line of its own, in order of
+ * arrival; which line is first is agreed here. Who is stuck to one backend that is full stands aside, so that he holds
+ * nobody up. Times are monotonic; 0: nobody waits.
+ */
+struct vb_line {
+    uint64_t since_us;       /* of the worker's first that can go to any backend */
+    uint64_t stuck_since_us; /* of its first that is stuck to one */
+    unsigned stuck_to;       /* that one */
+};
+
+/* The worker in `slot`: its line has another first. */
+void vb_line_note(struct vb_shm *shm, unsigned slot, unsigned pool, const struct vb_line *line);
+
+/*
+ * The slot of the worker with the one who waits longest, of those that can go to any backend, and of those that are
+ * stuck to this one (negative: without these). Negative: nobody waits.
+ */
+int vb_line_first(const struct vb_shm *shm, unsigned pool, int backend, uint64_t *ret_since_us);
+
+/* ... of those only that are stuck to this one. */
+int vb_line_first_stuck(const struct vb_shm *shm, unsigned pool, unsigned backend, uint64_t *ret_since_us);
 
 /* ---- the retry budget: budget.c -----------------------------------------------------------------------------------*/
 

@@ -11,6 +11,9 @@ struct vb_rand {
 /* Seeds from the kernel's random source. */
 void vb_rand_init(struct vb_rand *rand);
 
+/* The same seed gives the same numbers, everywhere; other seeds others. */
+void vb_rand_seed(struct vb_rand *rand, uint64_t seed);
+
 uint64_t vb_rand_u64(struct vb_rand *rand);
 
 /* Uniform in [0, below); below > 0. */

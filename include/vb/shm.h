@@ -10,6 +10,7 @@
  *                                          requests have shown: all workers (atomics, each word for itself)
  *   workers      cap.workers               master at spawn and reap; signs of life and stats by the worker in that slot
  *   in_flight    cap.workers x backends    the worker in that slot; zeroed by the master when the worker is dead
+ *   loads, tallies  cap.backends, / 16    all workers (atomics: in_flight.c); the master when a worker is dead
  *   places       cap.workers x pools       the worker in that slot; zeroed by the master when the worker is dead
  *   traffic      cap.workers x backends    the worker in that slot
  *   ips          cap.workers               the worker in that slot; zeroed by the master when the worker is dead. Only
@@ -41,7 +42,7 @@
 #include "vb/str.h"
 
 #define VB_SHM_MAGIC        0x4d47455331424c56ull /* "VLB1SEGM" */
-#define VB_SHM_VERSION      5u
+#define VB_SHM_VERSION      6u
 #define VB_SHM_NAME_MAX     64
 #define VB_SHM_ADDRESS_MAX  264
 #define VB_SHM_WORKERS_MAX  256
@@ -70,9 +71,11 @@ struct vb_shm_header {
     uint32_t header_size, pool_size, backend_size, worker_size, traffic_size;
     struct vb_shm_capacity cap;
     vb_u32 slots; /* of workers, that have ever been claimed: 0..slots-1. Read it with vb_shm_slots */
-    uint64_t pools_at, backends_at, workers_at, in_flight_at, places_at, traffic_at, ips_at; /* bytes from the start */
+    /* bytes from the start */
+    uint64_t pools_at, backends_at, loads_at, tallies_at, workers_at, in_flight_at, places_at, traffic_at, ips_at;
     uint64_t total_size;
-    uint64_t ip_key[2]; /* random: who cannot read the segment cannot say which addresses share a bucket */
+    uint64_t ip_key[2];     /* random: who cannot read the segment cannot say which addresses share a bucket */
+    uint64_t sticky_key[2]; /* likewise: what signs the cookies of pools that have no secret of their own */
     char boot_id[40];
     char name[VB_SHM_NAME_MAX];
     char program_version[32];
@@ -101,9 +104,10 @@ struct vb_shm_pool {
     vb_u32 ejecting; /* 1 + the slot of the worker that decides about an ejection just now; 0: nobody does */
     /* Requests of this pool, by the second (modulo their number), for the retry budget. The master writes them. */
     vb_u64 request_marks[VB_SHM_MARKS];
-    /* The next ticket, shared by all workers: how many backends have been picked. */
+    /* The next ticket, shared by all workers: how many backends have been picked by the policy. */
     alignas(64) vb_u64 cursor;
-    vb_u64 retries;      /* of these picks, those for a further try of a request */
+    vb_u64 stuck;        /* ... and how many by a cookie */
+    vb_u64 retries;      /* of all these picks, those for a further try of a request */
     vb_u64 retry_credit; /* what the retry budget has given out, in hundredths */
 };
 
@@ -133,6 +137,9 @@ struct vb_shm_backend {
     vb_u32 weight;
     vb_u32 health;            /* enum vb_health_state, on its own because every pick reads it */
     vb_u32 configured_weight; /* as the file has it; 0: the file does not name this backend */
+    vb_u32 max_connections;   /* requests in flight, over all workers; 0: no limit */
+    vb_u32 backup;            /* 1: gets requests only where no other of its pool is usable */
+    vb_u32 unsettled;         /* 1: its shared count of requests in flight may be wrong; see in_flight.c */
     char name[VB_SHM_NAME_MAX];
     char address[VB_SHM_ADDRESS_MAX]; /* as configured: host:port */
     alignas(64) vb_u32 record_seq;
@@ -145,12 +152,41 @@ struct vb_shm_backend {
     vb_u32 learned_idle_ms;   /* ... as it was seen; 0: not known */
     vb_u64 ejected_until_us;  /* monotonic clock; in the future: it gets no requests */
     vb_u64 ejections;         /* in all */
+    /* It was added, has come up, or has become ready (again; monotonic): see slow start. 0: it has yet to be ready. */
+    vb_u64 ready_since_us;
+    vb_u64 latency;       /* of the policy `fastest`; lb/policy_fastest.c has its form */
+    vb_u64 reported_load; /* of the policy `least_load`; lb/policy_least_load.c has its form */
+};
+
+/*
+ * Requests in flight at backends, of all workers: what balancing sees. One word for each backend; sixteen of them are a
+ * line, and for a line a tally may be kept: its least load, and how many have that. See in_flight.c.
+ */
+#define VB_SHM_LINE 16u
+struct vb_shm_tally {
+    uint32_t least;
+    unsigned ties;
 };
 
 /* Of one worker, for one pool: how many there are << 1 | one is being decided; see admission.c. */
 struct vb_shm_places {
-    vb_u64 requests; /* between their first pick and their end */
-    vb_u64 pending;  /* of these, those that wait for a connection */
+    vb_u64 requests;       /* between their first pick and their end */
+    vb_u64 pending;        /* of these, those that wait for a connection, or for their turn at a backend */
+    vb_u64 waits_since_us; /* of these, the one that has waited longest for its turn (monotonic); 0: none */
+    vb_u64 stuck_since;    /* likewise of those that wait for one backend only, and which; see lb/line.c */
+};
+
+/* Why a backend was picked. */
+enum vb_pick_reason {
+    VB_PICK_POLICY,  /* its turn, says the policy */
+    VB_PICK_STICKY,  /* a cookie names it */
+    VB_PICK_RETRY,   /* a further try: others have failed */
+    VB_PICK_PANIC,   /* too few are usable, so that all are tried */
+    VB_PICK_BACKUP,  /* nobody but backups is usable */
+    VB_PICK_ONLY,    /* no other is usable */
+    VB_PICK_SPILL,   /* hash: the key's own backend has more than its share */
+    VB_PICK_EXPLORE, /* fastest, least_load: nothing recent is known of it */
+    VB_PICK_REASONS  /* how many there are */
 };
 
 /* How a request failed at a backend. */
@@ -206,6 +242,7 @@ struct vb_shm_traffic {
     alignas(128) char stats_begin[0];
 #define VB_BACKEND_STAT(field, kind, help) vb_u64 field;
 #include "vb/stats.def"
+    vb_u64 picks[VB_PICK_REASONS];   /* requests given to it, by the reason */
     vb_u64 latency[VB_HIST_BUCKETS]; /* from the request's head to the response's last byte, see vb/hist.h */
 };
 
@@ -250,6 +287,9 @@ struct vb_shm_files vb_shm_files(const struct vb_shm *shm);
  * version; the sentence says which.
  */
 int vb_shm_adopt(struct vb_shm **ret_shm, const struct vb_shm_files *files, struct vb_error *err);
+
+/* One that nobody else sees, without a file, and memory only for what is touched: for simulations. -EINVAL, -ENOMEM. */
+int vb_shm_create_private(struct vb_shm **ret_shm, struct vb_shm_capacity cap);
 
 /* In a worker: maps the inherited descriptor for writing, ready or not. `fd` stays the caller's. */
 int vb_shm_attach_fd(struct vb_shm **ret_shm, int fd, struct vb_error *err);
@@ -296,8 +336,11 @@ struct vb_shm_pool *vb_shm_pool(const struct vb_shm *shm, unsigned pool);
 struct vb_shm_backend *vb_shm_backend(const struct vb_shm *shm, unsigned backend);
 struct vb_shm_worker *vb_shm_worker(const struct vb_shm *shm, unsigned slot);
 struct vb_shm_traffic *vb_shm_traffic(const struct vb_shm *shm, unsigned slot, unsigned backend);
-/* A slot's requests in flight, an array over all backends. */
-vb_u32 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot);
+/* A slot's requests in flight, an array over all backends; see in_flight.c for the words. */
+vb_u64 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot);
+/* All workers' requests in flight, an array over all backends, and the tallies of its lines. */
+vb_u32 *vb_shm_loads(const struct vb_shm *shm);
+vb_u64 *vb_shm_tallies(const struct vb_shm *shm);
 struct vb_shm_places *vb_shm_places(const struct vb_shm *shm, unsigned slot, unsigned pool);
 /* A slot's table; only of one that counts_ips. */
 struct vb_shm_ips *vb_shm_ips(const struct vb_shm *shm, unsigned slot);
@@ -316,7 +359,15 @@ struct vb_backend_spec {
     bool configured;             /* the file names it */
     enum vb_health_state health; /* what it is taken for until it has been looked at */
     enum vb_admin_state admin;
-    bool beside; /* one of this name may be there, which the caller forgets soon */
+    bool beside;              /* one of this name may be there, which the caller forgets soon */
+    unsigned max_connections; /* 0: no limit */
+    bool backup;
+};
+
+/* What the file says of a backend, besides who it is. */
+struct vb_backend_settings {
+    unsigned weight, max_connections;
+    bool backup;
 };
 
 /*
@@ -346,8 +397,8 @@ void vb_shm_remove_backend(struct vb_shm *shm, unsigned backend);
  * at 0. */
 void vb_shm_forget_backend(struct vb_shm *shm, unsigned backend);
 
-/* The file names it, with this weight: that takes the place of what an operator has said. */
-void vb_shm_configure_backend(struct vb_shm *shm, unsigned backend, unsigned weight);
+/* The file names it, with these settings: that takes the place of what an operator has said. */
+void vb_shm_configure_backend(struct vb_shm *shm, unsigned backend, const struct vb_backend_settings *settings);
 
 void vb_shm_set_admin(struct vb_shm *shm, unsigned backend, enum vb_admin_state admin);
 void vb_shm_set_weight(struct vb_shm *shm, unsigned backend, unsigned weight);
@@ -381,6 +432,43 @@ void vb_shm_worker_started(struct vb_shm *shm, unsigned slot, pid_t pid);
 
 /* The process in this slot is gone: gives back all it counted as present. Counters stay. The slot becomes free. */
 void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died);
+
+/* ---- requests in flight (the worker in that slot) -----------------------------------------------------------------*/
+
+/*
+ * Counts a request at a backend, if it has fewer than `limit` (0: no limit) in all workers, and takes it back. No other
+ * worker can have come to the limit at the same time: exact, without a lock.
+ */
+bool vb_shm_begin(const struct vb_shm *shm, unsigned slot, unsigned backend, unsigned limit);
+void vb_shm_end(const struct vb_shm *shm, unsigned slot, unsigned backend);
+
+/* How many there are now in all workers, by the shared count. */
+static inline uint32_t vb_shm_load(const struct vb_shm *shm, unsigned backend)
+{
+    int32_t load = (int32_t)atomic_load_explicit(&vb_shm_loads(shm)[backend], memory_order_relaxed);
+    return load > 0 ? (uint32_t)load : 0; /* below 0: for a moment, after a crash */
+}
+
+/*
+ * From now on the line's tally is kept, by all workers: who counts sees to it. Where all sixteen are of interest, that
+ * saves looking at each.
+ */
+void vb_shm_keep_tally(const struct vb_shm *shm, unsigned line);
+
+/* Only of a line whose tally is kept: least load:32 | ties:5 | ... */
+#define VB_SHM_TIES_AT   32
+#define VB_SHM_TIES_MASK 31u
+static inline struct vb_shm_tally vb_shm_read_tally(const vb_u64 *tally)
+{
+    uint64_t word = atomic_load_explicit(tally, memory_order_acquire);
+    return (struct vb_shm_tally){(uint32_t)word, (unsigned)(word >> VB_SHM_TIES_AT) & VB_SHM_TIES_MASK};
+}
+
+/*
+ * In the master, after a worker has died, and each second: makes the shared counts true where the dead one was in the
+ * middle of counting.
+ */
+void vb_shm_settle(struct vb_shm *shm);
 
 /* ---- signs of life (the worker in that slot) ----------------------------------------------------------------------*/
 
@@ -432,6 +520,7 @@ struct vb_traffic_sum {
 #define VB_BACKEND_STAT(field, kind, help) uint64_t field;
 #include "vb/stats.def"
     uint64_t in_flight;
+    uint64_t picks[VB_PICK_REASONS];
     uint64_t latency[VB_HIST_BUCKETS];
 };
 
@@ -451,6 +540,7 @@ void vb_shm_text(char *to, size_t size, const char *field, size_t n);
 const char *vb_health_name(unsigned health);
 const char *vb_admin_name(unsigned admin);
 const char *vb_backend_failure_name(unsigned failure);
+const char *vb_pick_reason_name(unsigned reason);
 const char *vb_worker_state_name(unsigned state);
 const char *vb_instance_state_name(unsigned state);
 

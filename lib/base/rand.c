@@ -13,6 +13,17 @@ void vb_rand_init(struct vb_rand *rand)
     rand->s[0] |= 1; /* the one state that never moves is all zero */
 }
 
+/* splitmix64 (Steele, Lea and Flood), as the authors of xoshiro advise: seeds that are near give states that are not. */
+void vb_rand_seed(struct vb_rand *rand, uint64_t seed)
+{
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(rand->s); i++) {
+        uint64_t z = seed += 0x9e3779b97f4a7c15;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+        rand->s[i] = z ^ (z >> 31);
+    }
+}
+
 static inline uint64_t rotl(uint64_t x, int k)
 {
     return (x << k) | (x >> (64 - k));

@@ -119,5 +119,6 @@ int vb_conf_check(const struct vb_conf *conf, struct vb_diag *diag)
         check_health_port(&conf->pools[i], diag);
     }
     check_capacity(conf, diag);
+    vb_check_simulate(conf, diag);
     return 0;
 }

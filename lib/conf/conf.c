@@ -112,11 +112,14 @@ void vb_conf_free(struct vb_conf **conf)
         free(old->pools[i].backends);
         free(old->pools[i].health.path);
         free(old->pools[i].health.host);
+        free(old->pools[i].hash.name);
+        free(old->pools[i].sticky.secret);
     }
     for (unsigned i = 0; i < old->n_listeners; i++)
         free(old->listeners[i].proxy_protocol.networks);
     for (unsigned i = 0; i < old->n_routes; i++)
         vb_free_route(&old->routes[i]);
+    vb_free_simulate(&old->simulate);
     free(old->pools);
     free(old->listeners);
     free(old->routes);

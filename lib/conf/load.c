@@ -183,8 +183,7 @@ static void list_words(const struct vb_word *words, char *to, size_t size)
 {
     size_t n = 0;
     for (; words->word != NULL && n < size; words++)
-        if (!words->later)
-            n += (size_t)snprintf(to + n, size - n, "%s%s", n > 0 ? " or " : "", words->word);
+        n += (size_t)snprintf(to + n, size - n, "%s%s", n > 0 ? " or " : "", words->word);
 }
 
 static const struct vb_word *nearest_word(const struct vb_word *words, const char *text)
@@ -192,7 +191,7 @@ static const struct vb_word *nearest_word(const struct vb_word *words, const cha
     const struct vb_word *best = NULL;
     unsigned fewest = UINT_MAX;
     for (; words->word != NULL; words++) {
-        unsigned slips = words->later ? UINT_MAX : vb_schema_slips(text, words->word);
+        unsigned slips = vb_schema_slips(text, words->word);
         if (slips < fewest) {
             best = words;
             fewest = slips;
@@ -209,7 +208,7 @@ bool vb_load_word(struct vb_load *load, const struct vb_option *option, const st
     const struct vb_word *word = option->words;
     while (word->word != NULL && strcmp(word->word, text) != 0)
         word++;
-    if (word->word != NULL && !word->later) {
+    if (word->word != NULL) {
         *ret_value = word->value;
         return true;
     }
@@ -217,9 +216,7 @@ bool vb_load_word(struct vb_load *load, const struct vb_option *option, const st
     list_words(option->words, allowed, sizeof(allowed));
     bool is_number = text[strspn(text, "0123456789")] == '\0'; /* who writes 500 does not mean 502 */
     const struct vb_word *meant = is_number ? NULL : nearest_word(option->words, text);
-    if (word->word != NULL)
-        vb_diag_error(load->diag, node->place, "`%s` is not supported yet; `%s` can be %s", text, option->key, allowed);
-    else if (meant != NULL)
+    if (meant != NULL)
         vb_diag_error(load->diag, node->place, "`%s`: unknown value %s; did you mean `%s`?", option->key,
                       vb_quote(text).text, meant->word);
     else
@@ -261,10 +258,15 @@ static void read_string(struct vb_load *load, const struct vb_option *option, co
 static void read_level(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
 {
     bool has_switch = option->size != 0;
-    if (has_switch && node->kind == VB_YAML_SCALAR && (vb_is_on(node->text) || vb_is_off(node->text)))
+    if (has_switch && node->kind == VB_YAML_SCALAR && (vb_is_on(node->text) || vb_is_off(node->text))) {
         store(option, object, vb_is_on(node->text));
-    else if (vb_load_is(load, option->key, node, VB_YAML_MAPPING, has_switch ? "a mapping or `off`" : "a mapping"))
-        vb_load_level(load, option->level, node, object);
+        return;
+    }
+    if (!vb_load_is(load, option->key, node, VB_YAML_MAPPING, has_switch ? "a mapping or `off`" : "a mapping"))
+        return;
+    if (has_switch)
+        store(option, object, true);
+    vb_load_level(load, option->level, node, object);
 }
 
 static void read_option(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)
@@ -330,7 +332,9 @@ int vb_conf_load(const struct vb_yaml *root, struct vb_diag *diag, struct vb_con
         if (vb_yaml_find(root, "pools") == NULL)
             vb_diag_error(diag, root->place, "`pools` is missing; add a pool with its backends");
     }
-    if (diag->errors.total == 0 && !load.oom)
+    if (diag->errors.total == 0 && !load.oom) {
         vb_warn_of_routes(&load, conf);
+        vb_bound_simulate(&load, conf);
+    }
     return load.oom ? -ENOMEM : 0;
 }

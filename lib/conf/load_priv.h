@@ -1,7 +1,7 @@
 /*
  * From the tree to `struct vb_conf`. schema.c says in tables which options there are; load.c walks tree and table
- * together; values.c, sources.c, routes.c, failures.c and user.c read what a table cannot say; check.c looks at the
- * whole.
+ * together; values.c, sources.c, routes.c, balancing.c, failures.c and user.c read what a table cannot say; check.c
+ * looks at the whole.
  *
  * Readers report to `diag` and go on, so that one run shows all errors. Only memory ends a run early, and that not at
  * once: `oom` is remembered, readers leave things half-built, and who began the run throws them away.
@@ -38,13 +38,13 @@ enum vb_option_type {
 struct vb_word {
     const char *word;
     unsigned value;
-    bool later;
 };
 
 struct vb_option {
     const char *key; /* NULL ends a table */
     enum vb_option_type type;
-    size_t offset, size; /* of the member in the object of the level; for VB_OPTION_LEVEL: a bool that `off` clears */
+    size_t offset, size; /* of the member in the object of the level; for VB_OPTION_LEVEL: a bool that `off` clears, and
+                            a mapping sets */
     uint64_t min, max;
     const char *by_default; /* as a file would say it; NULL leaves zero */
     const char *special;    /* a word that stands for a number, share or duration: `auto`, `off` */
@@ -63,7 +63,8 @@ struct vb_level {
 };
 
 /* ---- schema.c: what there is ---- */
-extern const struct vb_level vb_level_top, vb_level_listener, vb_level_pool, vb_level_backend, vb_level_route;
+extern const struct vb_level vb_level_top, vb_level_listener, vb_level_pool, vb_level_backend, vb_level_route,
+    vb_level_model, vb_level_phase;
 
 const struct vb_option *vb_schema_find(const struct vb_level *level, const char *key);
 
@@ -142,6 +143,17 @@ void vb_warn_of_routes(struct vb_load *load, const struct vb_conf *conf);
 
 void vb_free_route(struct vb_conf_route *route); /* what it owns */
 
+/* ---- balancing.c ---- */
+/* How tables and messages have the two keys of a hash that end with a name. */
+#define VB_HASH_HEADER_WORD "header:NAME"
+#define VB_HASH_COOKIE_WORD "cookie:NAME"
+
+void vb_read_hash_key(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *pool);
+void vb_read_secret(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *pool);
+
+/* Warns of what does nothing in a pool with this policy; it was read without errors from `node`. */
+void vb_warn_of_balancing(struct vb_load *load, const struct vb_yaml *node, const struct vb_conf_pool *pool);
+
 /* ---- failures.c ---- */
 void vb_read_circuit_breaker(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
                              void *pool);
@@ -154,6 +166,22 @@ void vb_check_outlier(struct vb_load *load, const struct vb_yaml *node, const st
 
 /* ---- user.c ---- */
 void vb_read_user(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *conf);
+
+/* ---- simulate.c ---- */
+void vb_read_simulated_pool(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node,
+                            void *conf);
+void vb_read_copies(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *conf);
+void vb_read_policies(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *conf);
+void vb_read_models(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *conf);
+void vb_read_phases(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *model);
+
+/* Does it speak of a pool and of backends that there are? */
+void vb_check_simulate(const struct vb_conf *conf, struct vb_diag *diag);
+
+/* Does it end in reasonable time? */
+void vb_bound_simulate(struct vb_load *load, const struct vb_conf *conf);
+
+void vb_free_simulate(struct vb_conf_simulate *simulate); /* what it owns */
 
 /* ---- address.c ---- */
 /* `8080 :8080 *:8080 127.0.0.1:8080 [::1]:8080 unix:/path` -> text and address, and nothing else of the listener.

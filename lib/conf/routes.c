@@ -319,6 +319,36 @@ static bool leads_to(const struct vb_conf *conf, unsigned pool)
     return false;
 }
 
+static bool have_one_host(const struct vb_conf_route *a, const struct vb_conf_route *b)
+{
+    if (a->host == NULL || b->host == NULL)
+        return a->host == b->host;
+    return a->wildcard == b->wildcard && strcmp(a->host, b->host) == 0;
+}
+
+/* Would a browser keep one cookie for both, which says nothing in the one pool when the other has set it? */
+static bool share_cookie(const struct vb_conf *conf, const struct vb_conf_route *a, const struct vb_conf_route *b)
+{
+    const struct vb_conf_pool *one = &conf->pools[a->pool], *other = &conf->pools[b->pool];
+    return one != other && one->sticky.enabled && other->sticky.enabled &&
+           strcmp(one->sticky.cookie, other->sticky.cookie) == 0 && have_one_host(a, b);
+}
+
+static void warn_of_shared_cookies(struct vb_load *load, const struct vb_conf *conf)
+{
+    for (unsigned i = 1; i < conf->n_routes; i++) {
+        const struct vb_conf_route *route = &conf->routes[i], *first = conf->routes;
+        while (first < route && !share_cookie(conf, first, route))
+            first++;
+        if (first < route)
+            vb_diag_warn(load->diag, (struct vb_place){route->line, route->column},
+                         "pools `%s` (line %u) and `%s` set the same cookie, `%s`, for one host, so that each loses "
+                         "the clients that the other one gets; give one of them another `sticky.cookie`",
+                         conf->pools[first->pool].name, first->line, conf->pools[route->pool].name,
+                         conf->pools[route->pool].sticky.cookie);
+    }
+}
+
 void vb_warn_of_routes(struct vb_load *load, const struct vb_conf *conf)
 {
     unsigned index = 0; /* without errors there is one pool for each key */
@@ -332,4 +362,5 @@ void vb_warn_of_routes(struct vb_load *load, const struct vb_conf *conf)
         index++;
     }
     warn_of_hidden(load, conf);
+    warn_of_shared_cookies(load, conf);
 }

@@ -12,6 +12,8 @@
 #define POOL(member)        FIELD(struct vb_conf_pool, member)
 #define BACKEND(member)     FIELD(struct vb_conf_backend, member)
 #define ROUTE(member)       FIELD(struct vb_conf_route, member)
+#define MODEL(member)       FIELD(struct vb_conf_model, member)
+#define PHASE(member)       FIELD(struct vb_conf_phase, member)
 
 /* clang-format off */
 #define ROW(name, kind, ...) {.key = (name), .type = VB_OPTION_##kind, __VA_ARGS__}
@@ -36,7 +38,7 @@
     ROW(name, STRING, field, .valid = (check), .expected = (wanted), .by_default = (its))
 #define CUSTOM(name, function, its) ROW(name, CUSTOM, .read = (function), .by_default = (its))
 #define LEVEL(name, its_level) ROW(name, LEVEL, .level = &(its_level))
-#define LEVEL_OR_OFF(name, field, its_level) ROW(name, LEVEL, field, .level = &(its_level), .by_default = "on")
+#define LEVEL_OR_OFF(name, field, its_level, its) ROW(name, LEVEL, field, .level = &(its_level), .by_default = (its))
 #define CUSTOM_WORDS(name, function, its_words, its) \
     ROW(name, CUSTOM, .read = (function), .words = (its_words), .by_default = (its))
 #define CUSTOM_LEVEL(name, function, its_level) \
@@ -44,26 +46,32 @@
 #define END {.key = NULL}
 /* clang-format on */
 
-#define MS            UINT64_C(1)
-#define HOUR          (MS * 3600 * 1000)
-#define DAY           (HOUR * 24)
-#define KIB           UINT64_C(1024)
-#define MIB           (KIB * 1024)
-#define TIB           (MIB * 1024 * 1024)
+#define MS              UINT64_C(1)
+#define HOUR            (MS * 3600 * 1000)
+#define DAY             (HOUR * 24)
+#define KIB             UINT64_C(1024)
+#define MIB             (KIB * 1024)
+#define TIB             (MIB * 1024 * 1024)
 
-#define NAME_EXPECTED "a name of at most 63 letters, digits, `_`, `.` and `-`"
-#define PATH_EXPECTED "a path that begins with / and has only visible ASCII characters"
-#define HOST_EXPECTED "a Host header: visible ASCII characters, at most 253"
+#define NAME_EXPECTED   "a name of at most 63 letters, digits, `_`, `.` and `-`"
+#define PATH_EXPECTED   "a path that begins with / and has only visible ASCII characters"
+#define COOKIE_EXPECTED "the name of a cookie: at most 63 letters, digits and !#$%&'*+-.^_`|~"
+#define HOST_EXPECTED   "a Host header: visible ASCII characters, at most 253"
 
 /* ---- words ---- */
 static const struct vb_word balance_words[] = {
-    {.word = "round_robin", .value = VB_BALANCE_ROUND_ROBIN},
-    {.word = "least_conn", .value = VB_BALANCE_LEAST_CONN},
-    {.word = "p2c", .value = VB_BALANCE_P2C},
-    {.word = "random", .value = VB_BALANCE_RANDOM},
-    {.word = "fastest", .later = true},
-    {.word = "hash", .later = true},
-    {.word = "least_load", .later = true},
+    {.word = "round_robin", .value = VB_BALANCE_ROUND_ROBIN}, {.word = "least_conn", .value = VB_BALANCE_LEAST_CONN},
+    {.word = "fastest", .value = VB_BALANCE_FASTEST},         {.word = "p2c", .value = VB_BALANCE_P2C},
+    {.word = "random", .value = VB_BALANCE_RANDOM},           {.word = "hash", .value = VB_BALANCE_HASH},
+    {.word = "least_load", .value = VB_BALANCE_LEAST_LOAD},   {.word = NULL},
+};
+
+static const struct vb_word hash_words[] = {
+    {.word = "client_ip", .value = VB_HASH_CLIENT_IP},
+    {.word = "path", .value = VB_HASH_PATH},
+    {.word = "uri", .value = VB_HASH_URI},
+    {.word = VB_HASH_HEADER_WORD, .value = VB_HASH_HEADER},
+    {.word = VB_HASH_COOKIE_WORD, .value = VB_HASH_COOKIE},
     {.word = NULL},
 };
 
@@ -85,7 +93,7 @@ static const struct vb_word forwarded_words[] = {
 const char *vb_balance_name(enum vb_balance balance)
 {
     for (const struct vb_word *word = balance_words; word->word != NULL; word++)
-        if (!word->later && word->value == balance)
+        if (word->value == balance)
             return word->word;
     return "unknown";
 }
@@ -146,21 +154,42 @@ static const struct vb_option retry_options[] = {
 };
 static const struct vb_level retry_level = {"pools.NAME.retry", retry_options};
 
+static const struct vb_option hash_options[] = {
+    CUSTOM_WORDS("key", vb_read_hash_key, hash_words, "client_ip"),
+    SHARE_OR("off", 0, "bounded", POOL(hash.bounded), 101, 10000, "125%"),
+    END,
+};
+static const struct vb_level hash_level = {"pools.NAME.hash", hash_options};
+
+static const struct vb_option sticky_options[] = {
+    CHARS("cookie", POOL(sticky.cookie), vb_valid_token, COOKIE_EXPECTED, "vb"),
+    DURATION("ttl", POOL(sticky.ttl_ms), 1000 * MS, 365 * DAY, "1h"),
+    CUSTOM("secret", vb_read_secret, ""),
+    END,
+};
+static const struct vb_level sticky_level = {"pools.NAME.sticky", sticky_options};
+
+static const struct vb_option queue_options[] = {
+    DURATION("timeout", POOL(queue.timeout_ms), 1 * MS, DAY, "5s"),
+    END,
+};
+static const struct vb_level queue_level = {"pools.NAME.queue", queue_options};
+
 static const struct vb_option pool_options[] = {
     WORD("balance", POOL(balance), balance_words, "round_robin"),
     CUSTOM("backends", vb_read_backends, NULL),
-    LEVEL_OR_OFF("health", POOL(health.enabled), health_level),
+    LEVEL_OR_OFF("health", POOL(health.enabled), health_level, "on"),
     LEVEL("keepalive", pool_keepalive_level),
     LEVEL("timeouts", pool_timeouts_level),
     CUSTOM("upgrade", vb_read_upgrade, "websocket"),
-    LEVEL_OR_OFF("outlier", POOL(outlier.enabled), outlier_level),
+    LEVEL_OR_OFF("outlier", POOL(outlier.enabled), outlier_level, "on"),
     SHARE_OR("off", 0, "panic", POOL(panic), 1, 100, "off"),
     CUSTOM_LEVEL("circuit_breaker", vb_read_circuit_breaker, circuit_breaker_level),
-    LEVEL_OR_OFF("retry", POOL(retry.enabled), retry_level),
-    LATER("hash"),
-    LATER("sticky"),
-    LATER("queue"),
-    LATER("slow_start"),
+    LEVEL_OR_OFF("retry", POOL(retry.enabled), retry_level, "on"),
+    LEVEL("hash", hash_level),
+    LEVEL_OR_OFF("sticky", POOL(sticky.enabled), sticky_level, "off"),
+    LEVEL_OR_OFF("queue", POOL(queue.enabled), queue_level, "on"),
+    DURATION("slow_start", POOL(slow_start_ms), 0, HOUR, "0s"),
     END,
 };
 const struct vb_level vb_level_pool = {"pools.NAME", pool_options};
@@ -169,8 +198,8 @@ static const struct vb_option backend_options[] = {
     CUSTOM("address", vb_read_backend_address, NULL),
     CHARS("name", BACKEND(name), vb_valid_name, NAME_EXPECTED, NULL),
     UINT("weight", BACKEND(weight), 1, VB_WEIGHT_MAX, "1"),
-    LATER("max_connections"),
-    LATER("backup"),
+    UINT("max_connections", BACKEND(max_connections), 0, 10000000, "0"),
+    BOOL("backup", BACKEND(backup), "false"),
     END,
 };
 const struct vb_level vb_level_backend = {"pools.NAME.backends", backend_options};
@@ -245,6 +274,71 @@ static const struct vb_option admin_options[] = {
 };
 static const struct vb_level admin_level = {"admin", admin_options};
 
+/* ---- simulate ---- */
+static const struct vb_word arrivals_words[] = {
+    {.word = "poisson", .value = VB_ARRIVALS_POISSON},
+    {.word = "constant", .value = VB_ARRIVALS_CONSTANT},
+    {.word = "closed", .value = VB_ARRIVALS_CLOSED},
+    {.word = NULL},
+};
+
+static const struct vb_word service_words[] = {
+    {.word = "exponential", .value = VB_SERVICE_EXPONENTIAL}, {.word = "constant", .value = VB_SERVICE_CONSTANT},
+    {.word = "uniform", .value = VB_SERVICE_UNIFORM},         {.word = "lognormal", .value = VB_SERVICE_LOGNORMAL},
+    {.word = "pareto", .value = VB_SERVICE_PARETO},           {.word = NULL},
+};
+
+static const struct vb_word phase_words[] = {
+    {.word = "slow", .value = VB_PHASE_SLOW},         {.word = "failing", .value = VB_PHASE_FAILING},
+    {.word = "stalling", .value = VB_PHASE_STALLING}, {.word = "down", .value = VB_PHASE_DOWN},
+    {.word = "cold", .value = VB_PHASE_COLD},         {.word = NULL},
+};
+
+static const struct vb_word popularity_words[] = {
+    {.word = "uniform", .value = false}, {.word = "zipf", .value = true}, {.word = NULL}};
+
+static const struct vb_option phase_options[] = {
+    WORD("is", PHASE(is), phase_words, NULL),
+    DURATION("from", PHASE(from_ms), 0, DAY, "0s"),
+    DURATION("to", PHASE(to_ms), 1 * MS, DAY, NULL),
+    UINT("factor", PHASE(factor), 1, 10000, "10"),
+    DURATION("after", PHASE(after_ms), 1 * MS, HOUR, "1ms"),
+    UINT("status", PHASE(status), 500, 599, "500"),
+    END,
+};
+const struct vb_level vb_level_phase = {"simulate.backends.NAME.phases", phase_options};
+
+/* Without defaults: what it does not say is as in `simulate`. */
+static const struct vb_option model_options[] = {
+    WORD("distribution", MODEL(distribution), service_words, NULL),
+    DURATION("service_time", MODEL(service_ms), 1 * MS, HOUR, NULL),
+    UINT("concurrency", MODEL(concurrency), 1, 1000000, NULL),
+    CUSTOM("phases", vb_read_phases, NULL),
+    END,
+};
+const struct vb_level vb_level_model = {"simulate.backends.NAME", model_options};
+
+static const struct vb_option simulate_options[] = {
+    CUSTOM("pool", vb_read_simulated_pool, NULL),
+    UINT("seed", CONF(simulate.seed), 0, UINT64_MAX, "1"),
+    DURATION("duration", CONF(simulate.duration_ms), 100 * MS, DAY, "60s"),
+    UINT("workers", CONF(simulate.workers), 1, VB_WORKERS_MAX, NULL),
+    WORD("arrivals", CONF(simulate.arrivals), arrivals_words, "poisson"),
+    UINT("rate", CONF(simulate.rate), 1, 10000000, "1000"),
+    UINT("clients", CONF(simulate.clients), 1, 1000000, "100"),
+    DURATION("think", CONF(simulate.think_ms), 1 * MS, HOUR, "1s"),
+    UINT("keys", CONF(simulate.keys), 1, 10000000, "10000"),
+    WORD("popularity", CONF(simulate.zipf), popularity_words, "uniform"),
+    CUSTOM("copies", vb_read_copies, "1"),
+    CUSTOM_WORDS("policies", vb_read_policies, balance_words, NULL),
+    WORD("distribution", CONF(simulate.model.distribution), service_words, "exponential"),
+    DURATION("service_time", CONF(simulate.model.service_ms), 1 * MS, HOUR, "10ms"),
+    UINT("concurrency", CONF(simulate.model.concurrency), 1, 1000000, "16"),
+    CUSTOM("backends", vb_read_models, NULL),
+    END,
+};
+static const struct vb_level simulate_level = {"simulate", simulate_options};
+
 static const struct vb_option top_options[] = {
     CHARS("name", CONF(name), vb_valid_name, NAME_EXPECTED, "vibebalancer"),
     UINT_OR("auto", "workers", CONF(workers), 1, VB_WORKERS_MAX),
@@ -260,6 +354,7 @@ static const struct vb_option top_options[] = {
     LEVEL("segment", segment_level),
     CUSTOM_LEVEL("admin", vb_read_admin, admin_level),
     CUSTOM("user", vb_read_user, NULL),
+    LEVEL("simulate", simulate_level),
     LATER("rate_limit"),
     LATER("cache"),
     LATER("access_log"),
@@ -279,7 +374,7 @@ static const struct vb_level *const levels[] = {
     &vb_level_top,  &vb_level_listener,    &vb_level_pool,       &vb_level_backend, &vb_level_route,
     &health_level,  &pool_keepalive_level, &pool_timeouts_level, &timeouts_level,   &limits_level,
     &headers_level, &shutdown_level,       &segment_level,       &outlier_level,    &circuit_breaker_level,
-    &retry_level,   &admin_level,
+    &retry_level,   &hash_level,           &sticky_level,        &queue_level,      &admin_level,
 };
 
 const struct vb_option *vb_schema_find(const struct vb_level *level, const char *key)

@@ -386,8 +386,10 @@ static void read_pool(struct vb_load *load, const struct vb_yaml *node, struct v
                       "pool %s has no backends; add for example `backends: [127.0.0.1:9001]`",
                       vb_quote(node->key).text);
     warn_of_connect_checks(load, node);
-    if (load->diag->errors.total == errors_before && !load->oom)
+    if (load->diag->errors.total == errors_before && !load->oom) {
         vb_check_outlier(load, node, pool);
+        vb_warn_of_balancing(load, node, pool);
+    }
 }
 
 void vb_read_pools(struct vb_load *load, const struct vb_option *option, const struct vb_yaml *node, void *object)

@@ -149,11 +149,18 @@ static void judge(struct vb_check *check, const struct vb_probe_result *result)
         log_transition(check, result->passed, before);
 }
 
+static void take_load(const struct vb_check *check, const struct vb_probe_result *result)
+{
+    if (result->reports_load)
+        vb_lb_report_load(check->health->shm, check->slot, result->load_milli, vb_clock_us());
+}
+
 static void on_probe_done(struct vb_probe *probe, const struct vb_probe_result *result)
 {
     struct vb_check *check = vb_container_of(probe, struct vb_check, probe);
     if (!has_slot(check))
         return;
+    take_load(check, result);
     if (!result->no_verdict)
         judge(check, result);
     else if (!check->unjudged)

@@ -93,19 +93,25 @@ static void print_expected(const struct vb_conf_health *health, char *to, size_t
     }
 }
 
-static void judge(struct vb_probe *probe, unsigned status)
+static bool is_expected(const struct vb_conf_health *health, unsigned status)
+{
+    for (unsigned i = 0; i < health->n_expect; i++)
+        if (status >= health->expect[i].first && status <= health->expect[i].last)
+            return true;
+    return false;
+}
+
+static void judge(struct vb_probe *probe)
 {
     const struct vb_conf_health *health = probe->rules->now;
-    char expected[64], reason[128];
-    for (unsigned i = 0; i < health->n_expect; i++) {
-        if (status >= health->expect[i].first && status <= health->expect[i].last) {
-            finish(probe, true, "");
-            return;
-        }
+    struct vb_probe_result result = {.passed = is_expected(health, probe->head->status)};
+    char expected[64];
+    result.reports_load = vb_head_load_report(probe->head, &result.load_milli);
+    if (!result.passed) {
+        print_expected(health, expected, sizeof(expected));
+        snprintf(result.reason, sizeof(result.reason), "status %u, expected %s", probe->head->status, expected);
     }
-    print_expected(health, expected, sizeof(expected));
-    snprintf(reason, sizeof(reason), "status %u, expected %s", status, expected);
-    finish(probe, false, reason);
+    finish_with(probe, &result);
 }
 
 static void fail_invalid(struct vb_probe *probe, const char *why)
@@ -134,7 +140,7 @@ static void on_data(void *owner, const char *bytes, size_t n)
         if (used < 0)
             fail_invalid(probe, refusal.why);
         else if (probe->head->status >= 200)
-            judge(probe, probe->head->status);
+            judge(probe);
         else { /* 1xx: the answer is still to come */
             vb_buf_consume(&probe->input, (size_t)used);
             if (vb_buf_len(&probe->input) > 0)

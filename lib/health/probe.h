@@ -17,7 +17,9 @@
 
 struct vb_probe_result {
     bool passed;
-    bool no_verdict; /* it could not be made: we lack descriptors or memory, which says nothing about the backend */
+    bool no_verdict;   /* it could not be made: we lack descriptors or memory, which says nothing about the backend */
+    bool reports_load; /* the answer says how loaded the backend is */
+    uint32_t load_milli;
     char reason[sizeof(((struct vb_health_record *)0)->reason)]; /* why not */
 };
 

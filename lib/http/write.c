@@ -306,6 +306,8 @@ ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, 
     put_via(&w, head->minor, how->via);
     if (how->id.n > 0 && !has_end_to_end(head, how->id_field))
         put_field(&w, how->id_field, how->id);
+    if (how->set_cookie.n > 0) /* last: of two with one name a client keeps the later one (RFC 6265 5.3) */
+        put_field(&w, VB_STR("Set-Cookie"), how->set_cookie);
     return finish(&w, to);
 }
 

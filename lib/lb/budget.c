@@ -19,11 +19,12 @@
  * is 99000, so (110000 - 99000) / 100 = 110 tries may be made at once, 20 % of the 500 requests of these ten seconds
  * and one for each second. The 111th must wait: each second earns 50 * 20 + 100, which is 11 more.
  *
- * Requests are the picks (`cursor`) without those for further tries (`retries`), which are counted after this has
- * allowed them. How many there were ten seconds ago, the master notes each second in `request_marks`, one word for each
- * of the last seconds: a word is that second modulo their number, and also stands for the seconds that follow until the
- * master comes by again, so that one who is late by a second or two leaves no hole. Before the first mark the words are
- * 0, and so were the requests. All of it is one compare-and-swap on one word, so it is exact over all workers.
+ * Requests are the picks (`cursor` and `stuck`) without those for further tries (`retries`), which are counted after
+ * this has allowed them. How many there were ten seconds ago, the master notes each second in `request_marks`, one word
+ * for each of the last seconds: a word is that second modulo their number, and also stands for the seconds that follow
+ * until the master comes by again, so that one who is late by a second or two leaves no hole. Before the first mark the
+ * words are 0, and so were the requests. All of it is one compare-and-swap on one word, so it is exact over all
+ * workers.
  */
 #include "vb/lb.h"
 
@@ -43,10 +44,11 @@ static uint64_t shifted(uint64_t now_us)
     return now_us + WINDOW_S * (uint64_t)SECOND_US;
 }
 
-/* The two words are not read at one moment: a request more or less, never a huge number. */
+/* The words are not read at one moment: a request more or less, never a huge number. */
 static uint64_t count_requests(struct vb_shm_pool *pool)
 {
-    uint64_t picks = atomic_load_explicit(&pool->cursor, memory_order_relaxed);
+    uint64_t picks = atomic_load_explicit(&pool->cursor, memory_order_relaxed) +
+                     atomic_load_explicit(&pool->stuck, memory_order_relaxed);
     uint64_t retries = atomic_load_explicit(&pool->retries, memory_order_relaxed);
     return picks > retries ? picks - retries : 0;
 }

@@ -5,15 +5,15 @@
  */
 #include "policy.h"
 
-static unsigned pick(const struct vb_lb *lb, uint64_t ticket, const struct vb_tried *tried)
+static unsigned pick(const struct vb_lb *lb, struct lb_turn *turn)
 {
-    unsigned a = lb_draw(lb, tried, lb->n_candidates), b = lb_draw(lb, tried, a);
+    unsigned a = lb_draw(lb, turn->ask, lb->n_candidates), b = lb_draw(lb, turn->ask, a);
     if (b == lb->n_candidates)
         return a; /* it is the only one left */
     const struct vb_candidate *one = &lb->candidates[a], *other = &lb->candidates[b];
     /* load / weight, compared without division; who was drawn first wins a tie */
-    uint64_t here = vb_shm_sum_in_flight(lb->shm, one->backend) * other->weight;
-    uint64_t there = vb_shm_sum_in_flight(lb->shm, other->backend) * one->weight;
+    uint64_t here = (uint64_t)vb_shm_load(lb->shm, one->backend) * other->weight;
+    uint64_t there = (uint64_t)vb_shm_load(lb->shm, other->backend) * one->weight;
     return there < here ? b : a;
 }
 

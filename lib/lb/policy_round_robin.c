@@ -86,25 +86,26 @@ out:
 }
 
 /*
- * The turns of those that were tried are shared out among the turns of the others, round by round: by their weights,
- * and exactly. The schedule is as long as the sum of the weights, some thousand at most of those that a file may give.
+ * The turns of those that may not be picked are shared out among the turns of the others, round by round: by their
+ * weights, and exactly. The schedule is as long as the sum of the weights, some thousand at most of those that a file
+ * may give.
  */
-static unsigned pick_another(const struct vb_lb *lb, uint64_t turn, const struct vb_tried *tried)
+static unsigned pick_another(const struct vb_lb *lb, uint64_t turn, const struct vb_ask *ask)
 {
     unsigned others = 0, t = 0;
     for (unsigned i = 0; i < lb->n_schedule; i++)
-        others += !lb_is_tried(tried, lb->candidates[lb->schedule[i]].backend);
+        others += lb_may_pick(lb, ask, lb->schedule[i]);
     for (unsigned skip = (unsigned)(turn % others);; t++)
-        if (!lb_is_tried(tried, lb->candidates[lb->schedule[t]].backend) && skip-- == 0)
+        if (lb_may_pick(lb, ask, lb->schedule[t]) && skip-- == 0)
             return lb->schedule[t];
 }
 
-static unsigned pick(const struct vb_lb *lb, uint64_t ticket, const struct vb_tried *tried)
+static unsigned pick(const struct vb_lb *lb, struct lb_turn *turn)
 {
-    unsigned at = (unsigned)(ticket % lb->n_schedule), chosen = lb->schedule[at];
-    if (VB_LIKELY(!lb_is_tried(tried, lb->candidates[chosen].backend)))
+    unsigned at = (unsigned)(turn->ticket % lb->n_schedule), chosen = lb->schedule[at];
+    if (VB_LIKELY(lb_may_pick(lb, turn->ask, chosen)))
         return chosen;
-    return pick_another(lb, ticket / lb->n_schedule + at, tried);
+    return pick_another(lb, turn->ticket / lb->n_schedule + at, turn->ask);
 }
 
 const struct vb_policy vb_policy_round_robin = {.name = "round_robin", .prepare = prepare, .pick = pick};

@@ -23,7 +23,7 @@ struct vb_inbox {
     unsigned handles; /* open libuv handles; the memory goes with the last one */
 };
 
-/* A message is a number, and a descriptor beside it. */
+/* A message is a number, and perhaps a descriptor beside it. */
 union control {
     struct cmsghdr header;
     char bytes[CMSG_SPACE(sizeof(int))];
@@ -34,22 +34,29 @@ int vb_inbox_pair(int ret_ends[2])
     return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ret_ends) == 0 ? 0 : -errno;
 }
 
+static void enclose(struct msghdr *message, union control *control, int descriptor)
+{
+    message->msg_control = control;
+    message->msg_controllen = sizeof(*control);
+    struct cmsghdr *header = CMSG_FIRSTHDR(message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(descriptor));
+    memcpy(CMSG_DATA(header), &descriptor, sizeof(descriptor));
+}
+
 int vb_inbox_put(int fd, int descriptor, unsigned number)
 {
     union control control = {{0}};
     struct iovec iov = {&number, sizeof(number)};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
     int unread = 0;
     if (ioctl(fd, SIOCOUTQ, &unread) != 0)
         return -errno;
     if (unread >= UNREAD_MAX)
         return -EAGAIN;
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(descriptor));
-    memcpy(CMSG_DATA(header), &descriptor, sizeof(descriptor));
+    if (descriptor >= 0)
+        enclose(&message, &control, descriptor);
     return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(number) ? 0 : -errno;
 }
 
@@ -86,8 +93,11 @@ static bool take_one(struct vb_inbox *inbox)
     if (n <= 0)
         return n < 0 && errno == EINTR;
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    if (n == (ssize_t)sizeof(number) && header != NULL && header->cmsg_type == SCM_RIGHTS &&
-        header->cmsg_len == CMSG_LEN(sizeof(int))) {
+    if (n != (ssize_t)sizeof(number) || (message.msg_flags & MSG_CTRUNC) != 0)
+        return true;
+    if (header == NULL) {
+        inbox->arrived(inbox->owner, -1, number);
+    } else if (header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(int))) {
         int descriptor;
         memcpy(&descriptor, CMSG_DATA(header), sizeof(descriptor));
         inbox->arrived(inbox->owner, descriptor, number);

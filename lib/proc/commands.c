@@ -318,6 +318,8 @@ static void run_add(struct vb_master *master, const char *const *args, struct vb
         vb_copy(name, sizeof(name), removed->name);
         vb_copy(address, sizeof(address), removed->address);
         spec.weight = atomic_load(&removed->configured_weight);
+        spec.max_connections = atomic_load(&removed->max_connections);
+        spec.backup = atomic_load(&removed->backup) != 0;
     }
     target.name = name;
     if (args[3] != NULL && parse_weight(args[3], &spec.weight, answer) < 0)

@@ -46,4 +46,5 @@ void vb_findings_tick(struct vb_findings *findings)
             vb_retry_budget_mark(pool, now);
         see_backend(findings, i, now);
     }
+    vb_shm_settle(findings->shm);
 }

@@ -10,8 +10,9 @@ struct vb_membership {
     struct vb_shm *shm;
     struct vb_health *health;
     const struct vb_conf *conf, *before;
-    unsigned *pools;    /* slots, by the configuration's order */
-    unsigned *weights;  /* that backends will have, by slot; 0: the configuration does not name it */
+    unsigned *pools; /* slots, by the configuration's order */
+    /* That backends will have, by slot; weight 0: the configuration does not name it. */
+    struct vb_backend_settings *settings;
     bool *added_pools;  /* by slot */
     bool *added;        /* likewise, of backends */
     bool *pool_is_mine; /* by slot: the configuration has it */
@@ -20,6 +21,11 @@ struct vb_membership {
 static struct vb_pool_spec spec_of(const struct vb_conf_pool *pool)
 {
     return (struct vb_pool_spec){pool->name, vb_balance_name(pool->balance), pool->panic, pool->outlier.max_ejected};
+}
+
+static struct vb_backend_settings settings_of(const struct vb_conf_backend *backend)
+{
+    return (struct vb_backend_settings){backend->weight, backend->max_connections, backend->backup};
 }
 
 /* ---- what is new ------------------------------------------------------------------------------------------------- */
@@ -49,6 +55,8 @@ static int prepare_backend(struct vb_membership *m, unsigned slot, const struct 
         struct vb_backend_spec spec = {.name = backend->name,
                                        .address = backend->address,
                                        .weight = backend->weight,
+                                       .max_connections = backend->max_connections,
+                                       .backup = backend->backup,
                                        .configured = true,
                                        .admin = VB_ADMIN_DRAIN,
                                        .beside = other_address,
@@ -58,7 +66,7 @@ static int prepare_backend(struct vb_membership *m, unsigned slot, const struct 
             return explain(m, found, pool, backend->name, err);
         m->added[found] = true;
     }
-    m->weights[found] = backend->weight;
+    m->settings[found] = settings_of(backend);
     return 0;
 }
 
@@ -104,7 +112,7 @@ static struct vb_membership *new_membership(struct vb_shm *shm, const struct vb_
     if (m == NULL)
         return NULL;
     m->pools = calloc(VB_MAX(conf->n_pools, 1u), sizeof(*m->pools));
-    m->weights = calloc(slots, sizeof(*m->weights));
+    m->settings = calloc(slots, sizeof(*m->settings));
     m->added = calloc(slots, sizeof(*m->added));
     m->added_pools = calloc(slots, sizeof(*m->added_pools));
     m->pool_is_mine = calloc(slots, sizeof(*m->pool_is_mine));
@@ -115,7 +123,7 @@ static void free_membership(struct vb_membership **membership)
 {
     struct vb_membership *m = *membership;
     free(m->pools);
-    free(m->weights);
+    free(m->settings);
     free(m->added);
     free(m->added_pools);
     free(m->pool_is_mine);
@@ -134,7 +142,8 @@ int vb_membership_prepare(struct vb_membership **ret_membership, struct vb_shm *
     m->conf = conf;
     m->before = before;
     int r = 0;
-    if (m->pools == NULL || m->weights == NULL || m->added == NULL || m->added_pools == NULL || m->pool_is_mine == NULL)
+    if (m->pools == NULL || m->settings == NULL || m->added == NULL || m->added_pools == NULL ||
+        m->pool_is_mine == NULL)
         r = vb_fail(err, -ENOMEM, "out of memory");
     for (unsigned p = 0; r == 0 && p < conf->n_pools; p++)
         r = prepare_pool(m, p, err);
@@ -163,8 +172,10 @@ static void take_away(const struct vb_membership *m, unsigned slot)
 {
     const struct vb_conf_backend *named = find_named(m, vb_shm_backend(m->shm, slot));
     vb_shm_forget_backend(m->shm, slot);
-    if (named != NULL)
-        vb_shm_configure_backend(m->shm, slot, named->weight);
+    if (named == NULL)
+        return;
+    struct vb_backend_settings settings = settings_of(named);
+    vb_shm_configure_backend(m->shm, slot, &settings);
 }
 
 void vb_membership_undo(struct vb_membership **membership)
@@ -189,10 +200,10 @@ static void commit_backend(const struct vb_membership *m, unsigned slot)
     const struct vb_shm_backend *row = vb_shm_backend(m->shm, slot);
     const char *pool = vb_shm_pool(m->shm, atomic_load(&row->pool))->name;
     bool used = atomic_load(&row->used) != 0;
-    if (m->weights[slot] != 0) {
+    if (m->settings[slot].weight != 0) {
         if (m->added[slot] && m->before != NULL)
             vb_log_info("backend %s/%s (%s) is new", pool, row->name, row->address);
-        vb_shm_configure_backend(m->shm, slot, m->weights[slot]);
+        vb_shm_configure_backend(m->shm, slot, &m->settings[slot]);
     } else if (used || atomic_load(&row->configured_weight) != 0) {
         if (used)
             vb_log_info("backend %s/%s (%s) goes", pool, row->name, row->address);
@@ -205,7 +216,7 @@ static void commit_backends(const struct vb_membership *m, bool those_that_go)
 {
     for (unsigned slot = 0; slot < vb_shm_capacity(m->shm).backends; slot++)
         if (m->pool_is_mine[atomic_load(&vb_shm_backend(m->shm, slot)->pool)] &&
-            (m->weights[slot] == 0) == those_that_go)
+            (m->settings[slot].weight == 0) == those_that_go)
             commit_backend(m, slot);
 }
 

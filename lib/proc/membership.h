@@ -20,7 +20,7 @@ int vb_membership_prepare(struct vb_membership **ret_membership, struct vb_shm *
                           const struct vb_conf *conf, const struct vb_conf *before, struct vb_error *err);
 
 /*
- * The configuration counts: its backends are ready and have its weights, whatever was changed at run time, others go,
+ * The configuration counts: its backends are ready and have its settings, whatever was changed at run time, others go,
  * and pools that it does not have are leaving, for workers that still know them. Frees it and sets NULL.
  */
 void vb_membership_commit(struct vb_membership **membership);

@@ -332,6 +332,8 @@ static void on_end(void *owner)
         vb_client_end(c, VB_CLIENT_FINISH);
     else if (c->state == VB_CLIENT_EXCHANGE && c->body_open)
         vb_exchange_request_failed(c->exchange, 400, cut_short);
+    else if (c->exchange != NULL && vb_exchange_is_waiting(c->exchange))
+        vb_client_end(c, VB_CLIENT_CLOSE); /* hardly anybody who still reads: a turn is not wasted on it */
     leave(c);
 }
 

@@ -51,9 +51,10 @@ int vb_client_flush(struct vb_client *client);
 /* A response of our own, whole. */
 struct vb_answer {
     unsigned status;
-    struct vb_str id; /* of the request; may be empty */
-    const char *text; /* its body says it, in plain text; NULL: no content */
-    bool no_body;     /* to HEAD */
+    struct vb_str id;       /* of the request; may be empty */
+    const char *text;       /* its body says it, in plain text; NULL: no content */
+    bool no_body;           /* to HEAD */
+    unsigned retry_after_s; /* of a 429 or 503, when to come again; 0: 1 */
 };
 void vb_client_answer(struct vb_client *client, const struct vb_answer *answer);
 

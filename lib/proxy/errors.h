@@ -8,6 +8,8 @@ enum vb_failure {
     VB_FAIL_NO_ROUTE,
     VB_FAIL_NO_BACKEND,
     VB_FAIL_OVERLOAD,
+    VB_FAIL_FULL, /* all backends have max_connections, and nobody waits for them */
+    VB_FAIL_QUEUE_TIMEOUT,
     VB_FAIL_NO_PORT, /* we have no address or port left towards this backend; towards others we may have */
     VB_FAIL_CONNECT,
     VB_FAIL_CONNECT_TIMEOUT,

@@ -10,6 +10,7 @@
  *
  * When it goes wrong:
  *   no route matches, no backend to be had     404, 503; the same when a limit of circuit_breaker is reached
+ *   all backends have max_connections          it waits in line (queue.c); 503 when that takes too long
  *   a kept connection turns out to be dead     the request goes once more to the same backend, on a fresh connection:
  *                                              that is no failure
  *   the backend fails before it answers        another one is tried; else 502, or 504 when it was too slow
@@ -30,11 +31,14 @@
 
 #include "client.h"
 #include "forward.h"
+#include "queue.h"
+#include "sticky.h"
 #include "upstream.h"
 #include "vb/clock.h"
 #include "vb/log.h"
 
 #define FREE_EXCHANGES_MAX 256
+#define HELD_MAX           (64 << 10) /* of a body, and one read more, while its request waits for its turn */
 
 /* ---- beginning and end ------------------------------------------------------------------------------------------- */
 
@@ -52,7 +56,7 @@ static struct vb_exchange *exchange_new(struct vb_proxy *proxy, struct vb_client
     memset(x, 0, offsetof(struct vb_exchange, client_ip_text));
     x->proxy = proxy;
     x->client = client;
-    x->backend = -1;
+    x->backend = x->stuck_to = -1;
     x->start_us = vb_clock_us();
     return x;
 }
@@ -62,6 +66,7 @@ void vb_exchange_free(struct vb_exchange *x, bool keep_upstream)
     struct vb_proxy *proxy = x->proxy;
     vb_upstream_release(&x->upstream, keep_upstream);
     vb_tunnel_close(&x->tunnel, VB_TUNNEL_BROKEN);
+    vb_queue_leave(x);
     vb_exchange_not_in_flight(x);
     vb_timer_stop(&x->total);
     vb_retry_free(&x->retry);
@@ -84,10 +89,13 @@ void vb_exchange_free_all(struct vb_proxy *proxy)
     proxy->n_free_exchanges = 0;
 }
 
-void vb_exchange_answer(struct vb_exchange *x, unsigned status, const char *text)
+void vb_exchange_answer(struct vb_exchange *x, unsigned status, const char *text, unsigned retry_after_s)
 {
-    vb_client_answer(
-        x->client, &(struct vb_answer){.status = status, .id = vb_exchange_id(x), .text = text, .no_body = x->is_head});
+    vb_client_answer(x->client, &(struct vb_answer){.status = status,
+                                                    .id = vb_exchange_id(x),
+                                                    .text = text,
+                                                    .no_body = x->is_head,
+                                                    .retry_after_s = retry_after_s});
 }
 
 /* ---- the request ------------------------------------------------------------------------------------------------- */
@@ -97,11 +105,18 @@ static bool has_body(const struct vb_head *head)
     return head->framing == VB_FRAMING_CHUNKED || (head->framing == VB_FRAMING_LENGTH && head->length > 0);
 }
 
+/* What a request without Host gets for one. Who waits for his turn has no backend yet, and gets that of the first. */
+static const char *address_for_host(const struct vb_exchange *x)
+{
+    return x->backend >= 0 ? vb_shm_backend(x->proxy->shm, (unsigned)x->backend)->address
+                           : x->pool->conf->backends[0].address;
+}
+
 /* Makes the head that the backend gets. -ENOMEM. */
 static int make_request(struct vb_exchange *x, const struct vb_head *head, struct vb_str max_forwards)
 {
     struct vb_forward_request how;
-    vb_forward_prepare(x->proxy, x->client, &x->id, (unsigned)x->backend, &how);
+    vb_forward_prepare(x->proxy, x->client, &x->id, address_for_host(x), &how);
     how.upgrade = x->upgrade;
     how.max_forwards = max_forwards;
     size_t room = vb_forward_room(head, &how);
@@ -146,7 +161,7 @@ void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy
     *ret_exchange = x;
     note_request(x, head);
     if (!vb_forward_is_for_others(head, max_forwards)) {
-        vb_exchange_answer(x, 200, NULL);
+        vb_exchange_answer(x, 200, NULL, 0);
         vb_exchange_free(x, false);
         vb_client_exchange_done(client);
         return;
@@ -161,12 +176,32 @@ void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy
     }
 }
 
+bool vb_exchange_is_waiting(const struct vb_exchange *x)
+{
+    return x->waits_since_us != 0;
+}
+
+/*
+ * It waits for its turn, and so does what has come of its body. There is more of it to be read until that is much: only
+ * who is read is heard when he leaves.
+ */
+static int hold_body(struct vb_exchange *x, const struct iovec *iov, unsigned n, bool complete)
+{
+    if (vb_retry_hold(&x->retry, iov, n) < 0) {
+        vb_exchange_give_up(x, VB_FAIL_INTERNAL, "out of memory");
+        return 0;
+    }
+    x->request_done = complete;
+    return !complete && vb_buf_len(&x->retry.body) >= HELD_MAX;
+}
+
 int vb_exchange_request_body(struct vb_exchange *x, const struct vb_body_part *part)
 {
     struct iovec iov[VB_BODY_SPANS + VB_TRAILER_SPANS + 5];
     char line[VB_CHUNK_LINE_MAX];
     unsigned n = 0;
-    bool chunked = x->request_framing == VB_FRAMING_CHUNKED, with_head = !x->head_sent;
+    bool chunked = x->request_framing == VB_FRAMING_CHUNKED, waits = vb_exchange_is_waiting(x);
+    bool with_head = !x->head_sent && !waits;
     if (with_head)
         iov[n++] = (struct iovec){(void *)x->request.p, x->request.n};
     x->head_sent = true;
@@ -182,10 +217,13 @@ int vb_exchange_request_body(struct vb_exchange *x, const struct vb_body_part *p
             iov[n++] = (struct iovec){(void *)part->trailers[i].p, part->trailers[i].n};
         iov[n++] = (struct iovec){(void *)"\r\n", 2};
     }
+    if (waits)
+        return hold_body(x, iov, n, part->complete);
     int r = n > 0 ? vb_upstream_write(x->upstream, iov, n) : 0;
     vb_retry_keep(&x->retry, iov + with_head, n - with_head, vb_exchange_has_sent(x));
     if (part->complete) {
         x->request_done = true;
+        x->asked_us = vb_clock_us();
         vb_upstream_request_sent(x->upstream);
     }
     return r == 1;
@@ -202,7 +240,7 @@ void vb_exchange_request_failed(struct vb_exchange *x, unsigned status, const ch
         vb_client_exchange_broken(client, true);
         return;
     }
-    vb_exchange_answer(x, status, why);
+    vb_exchange_answer(x, status, why, 0);
     vb_exchange_free(x, false); /* the backend's connection is closed: it has half a request */
     vb_client_exchange_done(client);
 }
@@ -217,6 +255,7 @@ void vb_exchange_upstream_drained(struct vb_exchange *x)
 void vb_exchange_abort(struct vb_exchange *x)
 {
     vb_count(x->proxy->stats, client_aborts);
+    vb_exchange_note_abort(x);
     vb_exchange_free(x, false);
 }
 
@@ -232,12 +271,27 @@ struct vb_str vb_exchange_upgrade(const struct vb_exchange *x)
     return x->upgrade;
 }
 
+/* The cookie that this response sets, if it must: it is made in `to`. */
+static struct vb_str cookie_to_set(const struct vb_exchange *x, char to[VB_STICKY_MAX])
+{
+    const struct vb_sticky *sticky = x->pool->sticky;
+    if (sticky == NULL || (x->stuck_to == x->backend && !x->cookie_is_old) ||
+        !vb_sticky_binds(sticky, (unsigned)x->backend))
+        return VB_STR("");
+    return vb_sticky_write(sticky, (unsigned)x->backend, vb_clock_wall_us(), to);
+}
+
 void vb_exchange_upgraded(struct vb_exchange *x, const struct vb_head *head, struct vb_str rest)
 {
     struct vb_client *client = x->client;
-    struct vb_forward_response how = {
-        .via = x->proxy->via, .upgrade = x->upgrade, .id_field = x->proxy->id_field, .id = vb_exchange_id(x)};
+    char cookie[VB_STICKY_MAX];
+    struct vb_forward_response how = {.via = x->proxy->via,
+                                      .upgrade = x->upgrade,
+                                      .id_field = x->proxy->id_field,
+                                      .id = vb_exchange_id(x),
+                                      .set_cookie = cookie_to_set(x, cookie)};
     struct vb_body_part part = {.spans = {{(void *)rest.p, rest.n}}, .n_spans = 1, .bytes = rest.n};
+    vb_exchange_note_answer(x, head);
     vb_client_send_head(client, head, &how);
     vb_client_send_body(client, VB_FRAMING_NONE, &part);
     vb_timer_stop(&x->total);
@@ -290,6 +344,7 @@ static enum vb_framing framing_for_client(const struct vb_exchange *x, enum vb_f
 
 void vb_exchange_response_head(struct vb_exchange *x, const struct vb_head *head)
 {
+    vb_exchange_note_answer(x, head);
     if (vb_retry_is_failure(x->pool->conf, head->status) && vb_exchange_ask_another(x, head->status))
         return;
     vb_timer_stop(&x->total);
@@ -303,12 +358,14 @@ void vb_exchange_response_head(struct vb_exchange *x, const struct vb_head *head
     }
     bool closes = vb_client_decide_close(x->client);
     bool has_date = vb_head_find(head, VB_FIELD_DATE) != NULL;
+    char cookie[VB_STICKY_MAX];
     struct vb_forward_response how = {
         .via = x->proxy->via,
         .upgrade = head->status == 426 ? vb_forward_offer(x->pool->conf, head) : VB_STR(""),
         .date = has_date ? VB_STR("") : vb_proxy_date(x->proxy),
         .id_field = x->proxy->id_field,
         .id = vb_exchange_id(x),
+        .set_cookie = cookie_to_set(x, cookie),
         .framing = x->response_framing,
         .announce_close = closes,
         .announce_keep_alive = !closes && !x->client_is_1_1,

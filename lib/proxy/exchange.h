@@ -19,6 +19,9 @@
 void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy, struct vb_client *client,
                        struct vb_head *head);
 
+/* Does the request wait for its turn at a backend? Then none has seen anything of it. */
+bool vb_exchange_is_waiting(const struct vb_exchange *exchange);
+
 /* The next part of the request's body, perhaps empty. 1: read no more until vb_client_resume. */
 int vb_exchange_request_body(struct vb_exchange *exchange, const struct vb_body_part *part);
 
@@ -35,6 +38,10 @@ void vb_exchange_abort(struct vb_exchange *exchange);
 
 /* What the response parser must know of the request. */
 bool vb_exchange_is_head(const struct vb_exchange *exchange);
+
+/* It has waited for its turn and counts as pending already: true once, and the connection has that place from now on.
+ */
+bool vb_exchange_hand_over_place(struct vb_exchange *exchange);
 
 /* The protocol that the client may switch to; empty: none. */
 struct vb_str vb_exchange_upgrade(const struct vb_exchange *exchange);

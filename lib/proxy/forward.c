@@ -125,9 +125,8 @@ struct vb_str vb_forward_upgrade(const struct vb_conf_pool *pool, const struct v
 /* ---- the head that the backend gets ------------------------------------------------------------------------------ */
 
 void vb_forward_prepare(const struct vb_proxy *proxy, const struct vb_client *client, const struct vb_request_id *id,
-                        unsigned backend, struct vb_forward_request *ret_how)
+                        const char *address, struct vb_forward_request *ret_how)
 {
-    const char *address = vb_shm_backend(proxy->shm, backend)->address;
     unsigned forwarded = proxy->conf->headers.forwarded;
     *ret_how = (struct vb_forward_request){
         .fallback_host = strncmp(address, "unix:", 5) == 0 ? VB_STR("localhost") : vb_str(address),

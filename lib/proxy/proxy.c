@@ -8,6 +8,8 @@
 #include "exchange.h"
 #include "forward.h"
 #include "proxy_priv.h"
+#include "queue.h"
+#include "sticky.h"
 #include "upstream.h"
 #include "vb/clock.h"
 #include "vb/inbox.h"
@@ -18,8 +20,9 @@
 #define DRAIN_QUIET_MS 300
 #define EXCESS_MS      1000
 #define WATCH_MS       5000
+#define QUEUE_TICK_MS  10
 /* What a response head may grow by when it passes (see VB_HEAD_ROOM), and a chunk line behind it. */
-#define SCRATCH_ROOM (VB_HEAD_ROOM + 3 * VB_NAME_MAX + VB_REQUEST_ID_MAX + VB_CHUNK_LINE_MAX)
+#define SCRATCH_ROOM (VB_HEAD_ROOM + 3 * VB_NAME_MAX + VB_REQUEST_ID_MAX + VB_STICKY_MAX + VB_CHUNK_LINE_MAX)
 
 static int open_pools(struct vb_proxy *proxy)
 {
@@ -31,6 +34,7 @@ static int open_pools(struct vb_proxy *proxy)
         vb_timer_list_open(&pool->idle, proxy->loop, pool->conf->timeouts.idle_ms);
         vb_timer_list_open(&pool->keepalive, proxy->loop, pool->conf->keepalive.timeout_ms);
         vb_timer_list_open(&pool->total, proxy->loop, pool->conf->retry.total_ms);
+        vb_queue_open(proxy, pool);
         pool->outlier = (struct vb_outlier_rules){
             .consecutive = pool->conf->outlier.enabled ? pool->conf->outlier.consecutive : 0,
             .eject_us = pool->conf->outlier.eject_ms * 1000,
@@ -42,8 +46,14 @@ static int open_pools(struct vb_proxy *proxy)
             return r;
         }
         pool->index = (unsigned)r;
-        r = vb_lb_open(&pool->lb, proxy->shm, pool->index, proxy->slot, vb_balance_name(pool->conf->balance),
-                       &proxy->rand);
+        const struct vb_lb_rules rules = {
+            .balance = vb_balance_name(pool->conf->balance),
+            .hash_bound = pool->conf->hash.bounded,
+            .slow_start_us = pool->conf->slow_start_ms * 1000,
+        };
+        r = vb_lb_open(&pool->lb, proxy->shm, pool->index, proxy->slot, &rules, &proxy->rand);
+        if (r == 0 && pool->conf->sticky.enabled)
+            r = vb_sticky_open(&pool->sticky, proxy->shm, pool->index, pool->conf);
         if (r < 0)
             return r;
     }
@@ -57,11 +67,13 @@ static void close_pools(struct vb_proxy *proxy)
         if (pool->conf == NULL)
             break; /* opening stopped here */
         vb_lb_close(&pool->lb);
+        vb_sticky_close(&pool->sticky);
         vb_timer_list_close(&pool->connect);
         vb_timer_list_close(&pool->response);
         vb_timer_list_close(&pool->idle);
         vb_timer_list_close(&pool->keepalive);
         vb_timer_list_close(&pool->total);
+        vb_queue_close(pool);
     }
 }
 
@@ -92,13 +104,16 @@ int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_s
     vb_timer_list_open(&proxy->tunnel, loop, conf->timeouts.tunnel_ms);
     vb_timer_list_open(&proxy->watch, loop, WATCH_MS);
     vb_timer_list_open(&proxy->soon, loop, 1);
+    vb_timer_list_open(&proxy->queue_tick, loop, QUEUE_TICK_MS);
     proxy->to_client.size = conf->limits.header_bytes + SCRATCH_ROOM;
     proxy->to_client.scratch = malloc(proxy->to_client.size);
     proxy->pools = calloc(conf->n_pools, sizeof(*proxy->pools));
     proxy->upstreams = calloc(backends, sizeof(*proxy->upstreams));
     proxy->path = malloc(conf->limits.header_bytes);
+    proxy->key_path = malloc(conf->limits.header_bytes);
     int r = -ENOMEM;
-    if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->upstreams == NULL || proxy->path == NULL)
+    if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->upstreams == NULL || proxy->path == NULL ||
+        proxy->key_path == NULL)
         goto fail;
     for (unsigned i = 0; i < backends; i++) {
         TAILQ_INIT(&proxy->upstreams[i].idle);
@@ -291,8 +306,10 @@ void vb_proxy_close(struct vb_proxy **proxy_ptr)
     vb_timer_list_close(&proxy->watch);
     vb_timer_stop(&proxy->doubts);
     vb_timer_list_close(&proxy->soon);
+    vb_timer_list_close(&proxy->queue_tick);
     free(proxy->to_client.scratch);
     free(proxy->path);
+    free(proxy->key_path);
     free(proxy->pools);
     free(proxy->upstreams);
     free(proxy);

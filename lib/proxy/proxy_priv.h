@@ -17,16 +17,30 @@
 
 struct vb_client;
 struct vb_inbox;
+struct vb_sticky;
 struct vb_upstream;
 struct vb_exchange;
+
+TAILQ_HEAD(vb_exchange_line, vb_exchange);
+
+/* Requests of a pool in this worker that wait for their turn at a backend; see queue.c. */
+struct vb_queue {
+    struct vb_proxy *proxy;
+    struct vb_exchange_line line, stuck; /* by age: who can go to any backend; who is stuck to one that is full */
+    uint64_t had_room; /* since when the first of all waited, if there was room at the last tick; or 0 */
+    struct vb_timer soon, tick;
+};
 
 struct vb_proxy_pool {
     const struct vb_conf_pool *conf;
     unsigned index; /* in the segment, which may have pools of other generations too */
     struct vb_lb *lb;
+    struct vb_sticky *sticky; /* NULL: off */
     struct vb_outlier_rules outlier;
     /* time-outs towards backends; `total` of all tries together, for requests that are tried again */
     struct vb_timer_list connect, response, idle, keepalive, total;
+    struct vb_timer_list turn; /* how long a request waits in the queue */
+    struct vb_queue queue;
 };
 
 TAILQ_HEAD(vb_upstream_list, vb_upstream);
@@ -72,6 +86,7 @@ struct vb_proxy {
     struct vb_proxy_pool *pools;
     struct vb_backend_upstreams *upstreams; /* by backend slot */
     struct vb_timer_list soon;              /* the next turn of the loop: for what must not happen inside an event */
+    struct vb_timer_list queue_tick;        /* how often who waits for a turn looks for one that nobody told of */
     struct vb_timer doubts;                 /* backends have been taken away: see vb_exchange_upstream_doubted */
 
     SLIST_HEAD(, vb_proxy_listener) listeners;
@@ -97,6 +112,7 @@ struct vb_proxy {
     char date[32];
     struct vb_out to_client;
     char *path;               /* the normal form of the path that is being routed */
+    char *key_path;           /* ... of the one that is a key; the other may be in use as a target by then */
     struct vb_body_part part; /* decoded by whoever is reading */
     struct vb_head head;      /* parsed by whoever is reading; large, hence last */
 };

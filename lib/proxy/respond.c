@@ -84,9 +84,6 @@ static const char *extra_fields(unsigned status)
     case 200: /* to OPTIONS */
     case 405:
         return ALLOW;
-    case 429:
-    case 503:
-        return "Retry-After: 1\r\n";
     default:
         return "";
     }
@@ -99,15 +96,17 @@ void vb_client_answer(struct vb_client *c, const struct vb_answer *answer)
     struct vb_str id = answer->id, id_field = id.n > 0 ? c->proxy->id_field : VB_STR("");
     struct vb_str date = vb_proxy_date(c->proxy);
     const char *reason = vb_status_reason(answer->status);
-    char body[512] = "", head[768];
+    char body[512] = "", head[768], retry_after[40] = "";
+    if (answer->status == 429 || answer->status == 503)
+        snprintf(retry_after, sizeof(retry_after), "Retry-After: %u\r\n", VB_MAX(answer->retry_after_s, 1u));
     int body_n = 0;
     if (answer->text != NULL)
         body_n = snprintf(body, sizeof(body), "%u %s\n%s\n", answer->status, reason, answer->text);
     int head_n = snprintf(
         head, sizeof(head),
-        "HTTP/1.1 %u %s\r\nDate: %.*s\r\n%sContent-Length: %d\r\nCache-Control: no-store\r\n%s%.*s%s%.*s%s%s\r\n",
+        "HTTP/1.1 %u %s\r\nDate: %.*s\r\n%sContent-Length: %d\r\nCache-Control: no-store\r\n%s%s%.*s%s%.*s%s%s\r\n",
         answer->status, reason, VB_STR_ARGS(date), body_n > 0 ? "Content-Type: text/plain; charset=utf-8\r\n" : "",
-        body_n, extra_fields(answer->status), VB_STR_ARGS(id_field), id.n > 0 ? ": " : "", VB_STR_ARGS(id),
+        body_n, extra_fields(answer->status), retry_after, VB_STR_ARGS(id_field), id.n > 0 ? ": " : "", VB_STR_ARGS(id),
         id.n > 0 ? "\r\n" : "", vb_client_decide_close(c) ? "Connection: close\r\n" : "");
     struct iovec iov[] = {{head, (size_t)head_n}, {body, answer->no_body ? 0 : (size_t)body_n}};
     if (vb_stream_write(c->stream, iov, 2) == 1)

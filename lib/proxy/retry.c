@@ -1,5 +1,7 @@
 #include "retry.h"
 
+#include <errno.h>
+
 /* The body can be of any size, and a client that announces none may send more than we keep. */
 bool vb_retry_holds(const struct vb_retry *retry, const struct vb_head *head)
 {
@@ -27,6 +29,14 @@ void vb_retry_keep(struct vb_retry *retry, const struct iovec *iov, unsigned n, 
     for (unsigned i = 0; i < n && !retry->over; i++)
         if (vb_buf_append(&retry->body, iov[i].iov_base, iov[i].iov_len) < 0)
             drop(retry); /* without memory it goes on without a net */
+}
+
+int vb_retry_hold(struct vb_retry *retry, const struct iovec *iov, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (vb_buf_append(&retry->body, iov[i].iov_base, iov[i].iov_len) < 0)
+            return -ENOMEM;
+    return 0;
 }
 
 void vb_retry_answered(struct vb_retry *retry)

@@ -32,6 +32,12 @@ bool vb_retry_holds(const struct vb_retry *retry, const struct vb_head *head);
  */
 void vb_retry_keep(struct vb_retry *retry, const struct iovec *iov, unsigned n, bool sent);
 
+/*
+ * The same while the request waits for its turn, before any connection: all of it is kept, whatever the configuration's
+ * limit, because this is the only copy. The caller sees to it that it does not become much. -ENOMEM.
+ */
+int vb_retry_hold(struct vb_retry *retry, const struct iovec *iov, unsigned n);
+
 /* The client gets something of a response: nothing is tried again, and nothing is kept for it. */
 void vb_retry_answered(struct vb_retry *retry);
 

@@ -91,18 +91,16 @@ static bool headers_match(const struct vb_conf_route *route, const struct vb_hea
     return true;
 }
 
-/* The path in its normal form, in proxy->path; empty for the target `*`. */
-static struct vb_str normal_path(struct vb_proxy *proxy, const struct vb_head *head, struct vb_str *ret_query)
+struct vb_str vb_route_path(char *to, struct vb_str target, bool slash_before, struct vb_str *ret_query)
 {
-    struct vb_str target = head->target;
     const char *question = memchr(target.p, '?', target.n);
     size_t n = question == NULL ? target.n : (size_t)(question - target.p);
     *ret_query = (struct vb_str){target.p + n, target.n - n};
-    if (head->slash_before_target)
+    if (slash_before)
         return VB_STR("/");
     if (target.p[0] != '/')
         return VB_STR("");
-    return (struct vb_str){proxy->path, vb_uri_normal_path(proxy->path, (struct vb_str){target.p, n})};
+    return (struct vb_str){to, vb_uri_normal_path(to, (struct vb_str){target.p, n})};
 }
 
 /* The target without the prefix; it still begins with a slash. `path` is in proxy->path, or "/". */
@@ -126,7 +124,7 @@ int vb_route(struct vb_proxy *proxy, struct vb_head *head)
     char v6[INET6_ADDRSTRLEN + 2];
     if (conf->n_routes == 0)
         return 0;
-    path = normal_path(proxy, head, &query);
+    path = vb_route_path(proxy->path, head->target, head->slash_before_target, &query);
     host = bare_host(head->host, v6, sizeof(v6));
     for (unsigned i = 0; i < conf->n_routes; i++) {
         const struct vb_conf_route *route = &conf->routes[i];

@@ -10,4 +10,10 @@
  */
 int vb_route(struct vb_proxy *proxy, struct vb_head *head);
 
+/*
+ * The path of a target in its normal form, in `to`, which has room for all of the target; empty for the target `*`.
+ * `slash_before`: see vb_head.
+ */
+struct vb_str vb_route_path(char *to, struct vb_str target, bool slash_before, struct vb_str *ret_query);
+
 #endif

@@ -15,6 +15,7 @@
 
 #include "client.h"
 #include "proxy_priv.h"
+#include "queue.h"
 #include "vb/inbox.h"
 
 #define FEW 8 /* connections of a worker, up to which one more or less matters */
@@ -104,6 +105,10 @@ static void on_arrived(void *owner, int fd, unsigned number)
     struct sockaddr_storage peer;
     socklen_t length = sizeof(peer);
     unsigned listener = number % HOP;
+    if (fd < 0) {
+        vb_queue_woken(proxy, number);
+        return;
+    }
     take_off(&proxy->stats->inbound);
     if (number / HOP < HOPS_MAX && vb_steer_away(proxy, number, fd))
         close(fd);

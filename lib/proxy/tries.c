@@ -3,14 +3,18 @@
  *
  * A try that fails says something about its backend (counted, and perhaps ejected for it: vb/lb.h), and the request
  * moves to another one if retry.h allows it, retry.total is not over, the pool's budget has room, and there is another.
- * The moves of one request are bounded by retry.attempts, and each goes to a backend that has not been tried.
+ * The moves of one request are bounded by retry.attempts, and each goes to a backend that has not been tried. Any try
+ * may have to wait until a backend has room for it (queue.c).
  */
 #include <errno.h>
 #include <stdio.h>
 
 #include "client.h"
 #include "exchange_priv.h"
+#include "key.h"
+#include "queue.h"
 #include "route.h"
+#include "sticky.h"
 #include "upstream.h"
 #include "vb/clock.h"
 #include "vb/log.h"
@@ -50,6 +54,38 @@ void vb_exchange_note_success(struct vb_exchange *x)
     count_latency(vb_exchange_traffic(x), x->try_us, now);
     if (!vb_retry_is_failure(x->pool->conf, x->status))
         vb_outlier_passed(x->proxy->shm, (unsigned)x->backend, now);
+}
+
+/* What it took so far; how long the client took to send the request says nothing about the backend. */
+static uint64_t latency(const struct vb_exchange *x, uint64_t now_us)
+{
+    return now_us - VB_MAX(x->try_us, x->asked_us);
+}
+
+void vb_exchange_note_answer(struct vb_exchange *x, const struct vb_head *head)
+{
+    uint64_t now;
+    uint32_t load;
+    switch (x->pool->conf->balance) {
+    case VB_BALANCE_FASTEST:
+        now = vb_clock_us();
+        vb_lb_learn(x->pool->lb, (unsigned)x->backend, latency(x, now),
+                    head->status >= 500 ? VB_TRY_FAILED : VB_TRY_ANSWERED, now);
+        break;
+    case VB_BALANCE_LEAST_LOAD:
+        if (vb_head_load_report(head, &load))
+            vb_lb_report_load(x->proxy->shm, (unsigned)x->backend, load, vb_clock_us());
+        break;
+    default:
+        break;
+    }
+}
+
+void vb_exchange_note_abort(struct vb_exchange *x)
+{
+    uint64_t now = vb_clock_us();
+    if (x->in_flight && x->request_done && !x->response_started && x->tunnel == NULL)
+        vb_lb_learn(x->pool->lb, (unsigned)x->backend, latency(x, now), VB_TRY_ABANDONED, now);
 }
 
 /* " backend web/b2 (127.0.0.1:9002)" */
@@ -102,6 +138,8 @@ static void note_failure(struct vb_exchange *x, enum vb_failure failure, const c
     }
     if (stale || info->is == VB_BACKEND_NEVER_FAILED)
         return;
+    if (failure != VB_FAIL_STATUS) /* which has been learnt from as an answer */
+        vb_lb_learn(x->pool->lb, (unsigned)x->backend, latency(x, now), VB_TRY_FAILED, now);
     uint64_t for_us =
         vb_outlier_failed(x->proxy->shm, x->proxy->slot, (unsigned)x->backend, &x->pool->outlier, info->is, now);
     if (for_us > 0)
@@ -113,9 +151,12 @@ static void note_failure(struct vb_exchange *x, enum vb_failure failure, const c
 /* Takes it out of its backend's in-flight count; once. */
 static void leave_backend(struct vb_exchange *x)
 {
-    if (x->in_flight)
-        vb_lb_done(x->pool->lb, (unsigned)x->backend);
+    if (!x->in_flight)
+        return;
     x->in_flight = false;
+    vb_lb_done(x->pool->lb, (unsigned)x->backend);
+    if (VB_UNLIKELY(vb_lb_is_limited(x->pool->lb, vb_loop_now_ms(x->proxy->loop) * 1000)))
+        vb_queue_place_free(x->pool, (unsigned)x->backend);
 }
 
 void vb_exchange_not_in_flight(struct vb_exchange *x)
@@ -124,6 +165,35 @@ void vb_exchange_not_in_flight(struct vb_exchange *x)
     if (x->has_place)
         vb_shm_exit(x->proxy->shm, x->proxy->slot, x->pool->index, VB_PLACE_REQUEST);
     x->has_place = false;
+}
+
+/* Each failure is counted in one figure of the worker. */
+static void count_failure(struct vb_shm_worker *stats, enum vb_failure failure)
+{
+    switch (failure) {
+    case VB_FAIL_NO_ROUTE: /* the client's mistake */
+        vb_count(stats, unrouted);
+        break;
+    case VB_FAIL_NO_BACKEND:
+        vb_count(stats, unavailable);
+        break;
+    case VB_FAIL_OVERLOAD:
+    case VB_FAIL_FULL:
+        vb_count(stats, overloaded);
+        break;
+    case VB_FAIL_QUEUE_TIMEOUT:
+        vb_count(stats, queue_timeouts);
+        break;
+    default:
+        vb_count(stats, failed);
+        break;
+    }
+}
+
+/* When a client may come again: who did not get a turn in queue.timeout will hardly get one earlier. */
+static unsigned retry_after_s(const struct vb_exchange *x, enum vb_failure failure)
+{
+    return failure == VB_FAIL_QUEUE_TIMEOUT ? (unsigned)((x->pool->conf->queue.timeout_ms + 999) / 1000) : 0;
 }
 
 void vb_exchange_give_up(struct vb_exchange *x, enum vb_failure failure, const char *detail)
@@ -136,21 +206,14 @@ void vb_exchange_give_up(struct vb_exchange *x, enum vb_failure failure, const c
     else
         snprintf(then, sizeof(then), "%u", info->status);
     log_failure(x, failure == VB_FAIL_NO_ROUTE ? VB_LOG_INFO : VB_LOG_WARN, then, info, detail);
-    if (failure == VB_FAIL_NO_ROUTE) /* the client's mistake */
-        vb_count(x->proxy->stats, unrouted);
-    else if (failure == VB_FAIL_NO_BACKEND)
-        vb_count(x->proxy->stats, unavailable);
-    else if (failure == VB_FAIL_OVERLOAD)
-        vb_count(x->proxy->stats, overloaded);
-    else
-        vb_count(x->proxy->stats, failed);
+    count_failure(x->proxy->stats, failure);
     if (x->response_started) {
         bool fin_would_end_it = x->response_framing == VB_FRAMING_CLOSE;
         vb_client_flush(client);
         vb_exchange_free(x, false);
         vb_client_exchange_broken(client, fin_would_end_it);
     } else {
-        vb_exchange_answer(x, info->status, info->to_client);
+        vb_exchange_answer(x, info->status, info->to_client, retry_after_s(x, failure));
         vb_exchange_free(x, false);
         vb_client_exchange_done(client);
     }
@@ -163,14 +226,22 @@ bool vb_exchange_has_sent(const struct vb_exchange *x)
     return x->upstream != NULL && vb_upstream_has_sent(x->upstream);
 }
 
-/* Picks a backend that the request has not been given to; negative: there is none. */
-static int pick(struct vb_exchange *x, uint64_t now_us)
+int vb_exchange_pick(struct vb_exchange *x, uint64_t now_us)
 {
     struct vb_lb *lb = x->pool->lb;
-    int backend = vb_lb_pick(lb, &x->retry.tried, now_us);
+    struct vb_ask ask = vb_exchange_ask(x);
+    int backend = vb_lb_pick(lb, &ask, now_us, &x->reason);
     if (vb_lb_look(lb, now_us))
         vb_proxy_doubt_soon(x->proxy);
     return backend;
+}
+
+/* ... without overtaking those who wait. -EINPROGRESS: it waits now. Others: see vb_queue_join. */
+static int pick_or_wait(struct vb_exchange *x, uint64_t now_us)
+{
+    bool is_behind = VB_UNLIKELY(vb_lb_is_limited(x->pool->lb, now_us)) && vb_queue_is_behind(x, now_us);
+    int backend = is_behind ? -EAGAIN : vb_exchange_pick(x, now_us);
+    return backend == -EAGAIN ? vb_queue_join(x, now_us) : backend;
 }
 
 /* The request goes to this backend from now on. */
@@ -187,6 +258,7 @@ static void take_backend(struct vb_exchange *x, unsigned backend, uint64_t now_u
     if (vb_lb_in_panic(x->pool->lb))
         vb_count(x->proxy->stats, panicked);
     vb_count(vb_exchange_traffic(x), requests);
+    vb_count(vb_exchange_traffic(x), picks[x->reason]);
 }
 
 /* A kept connection, or a new one. */
@@ -194,6 +266,7 @@ static int connect_backend(struct vb_exchange *x, bool fresh, enum vb_failure *r
 {
     enum vb_upstream_choice choice = fresh ? VB_UPSTREAM_FRESH : x->holds ? VB_UPSTREAM_ANY : VB_UPSTREAM_SURE;
     int r = vb_upstream_get(&x->upstream, x->proxy, x->pool, (unsigned)x->backend, x, choice);
+    vb_queue_leave(x);
     if (r == -EBUSY)
         *ret_failure = VB_FAIL_OVERLOAD;
     else if (r == -EADDRNOTAVAIL)
@@ -222,7 +295,8 @@ void vb_exchange_send(struct vb_exchange *x)
 static void on_total_over(struct vb_timer *timer)
 {
     struct vb_exchange *x = vb_container_of(timer, struct vb_exchange, total);
-    if (!x->request_done) { /* it is the client who takes his time, and his own time-outs see to that */
+    bool is_clients_turn = !x->request_done && !vb_exchange_is_waiting(x);
+    if (is_clients_turn) { /* he takes his time, and his own time-outs see to that */
         vb_timer_start(&x->total, &x->pool->total, on_total_over);
         return;
     }
@@ -251,7 +325,8 @@ static void count_left(struct vb_exchange *x, enum vb_failure failure, uint64_t 
 }
 
 /*
- * Moves the request to another backend, if that may be: then the old one's part is over. False: nothing has changed.
+ * Moves the request to another backend, if that may be, or into the line for one: then the old one's part is over.
+ * False: nothing has changed.
  */
 static bool move(struct vb_exchange *x, enum vb_failure failure, const char *detail)
 {
@@ -269,8 +344,8 @@ static bool move(struct vb_exchange *x, enum vb_failure failure, const char *det
     if (!vb_lb_has_other(x->pool->lb, &x->retry.tried, now) ||
         (costs && !vb_retry_budget_take(pool, x->pool->conf->retry.budget, now)))
         return false;
-    int other = pick(x, now);
-    if (other < 0)
+    int other = pick_or_wait(x, now);
+    if (other < 0 && other != -EINPROGRESS)
         return false;
     if (x->total.list == NULL)
         vb_timer_start_at(&x->total, &x->pool->total, vb_loop_now_ms(x->proxy->loop) + total_ms - spent_ms,
@@ -279,17 +354,22 @@ static bool move(struct vb_exchange *x, enum vb_failure failure, const char *det
     count_left(x, failure, now);
     vb_upstream_release(&x->upstream, false);
     leave_backend(x);
-    take_backend(x, (unsigned)other, now);
+    x->backend = -1;
+    if (other >= 0)
+        take_backend(x, (unsigned)other, now);
     return true;
 }
 
-/* On failure the exchange has ended. */
+/* False: the exchange has ended, or waits for its turn. */
 static bool connect_some(struct vb_exchange *x, bool fresh)
 {
     enum vb_failure failure;
     char detail[64];
     int r;
-    while ((r = connect_backend(x, fresh, &failure)) < 0) { /* as often as there are tries */
+    while (!vb_exchange_is_waiting(x)) { /* as often as there are tries */
+        r = connect_backend(x, fresh, &failure);
+        if (r >= 0)
+            return true;
         vb_describe(detail, sizeof(detail), r);
         note_failure(x, failure, detail, false);
         if (!move(x, failure, detail)) {
@@ -298,7 +378,7 @@ static bool connect_some(struct vb_exchange *x, bool fresh)
         }
         fresh = false;
     }
-    return true;
+    return false;
 }
 
 bool vb_exchange_connect(struct vb_exchange *x)
@@ -306,9 +386,49 @@ bool vb_exchange_connect(struct vb_exchange *x)
     return connect_some(x, false);
 }
 
+/* What its pool wants to know of the request before the first pick. */
+static void identify(struct vb_exchange *x, const struct vb_head *head, struct vb_str target)
+{
+    const struct vb_proxy_pool *pool = x->pool;
+    if (pool->conf->balance == VB_BALANCE_HASH)
+        x->has_key = vb_key_find(pool->conf, head, target, x->client_ip, x->proxy->key_path, &x->key);
+    if (pool->sticky != NULL)
+        x->stuck_to = vb_sticky_read(pool->sticky, head, vb_clock_wall_us(), &x->cookie_is_old);
+}
+
+bool vb_exchange_hand_over_place(struct vb_exchange *x)
+{
+    bool had = x->is_pending;
+    x->is_pending = false;
+    return had;
+}
+
+/* Why there is no backend for it, by what the pick or the queue has said. */
+static void give_up_unpicked(struct vb_exchange *x, int why)
+{
+    if (why == -EBUSY)
+        vb_exchange_give_up(x, VB_FAIL_OVERLOAD, "max_pending");
+    else if (why == -EAGAIN)
+        vb_exchange_give_up(x, VB_FAIL_FULL, NULL);
+    else
+        vb_exchange_give_up(x, why == -ENOENT ? VB_FAIL_NO_BACKEND : VB_FAIL_INTERNAL, NULL);
+}
+
+void vb_exchange_have_turn(struct vb_exchange *x, int backend, uint64_t now_us)
+{
+    if (backend < 0) {
+        give_up_unpicked(x, backend);
+        return;
+    }
+    take_backend(x, (unsigned)backend, now_us);
+    if (connect_some(x, false))
+        vb_exchange_send(x);
+}
+
 int vb_exchange_choose(struct vb_exchange *x, struct vb_head *head)
 {
     struct vb_proxy *proxy = x->proxy;
+    struct vb_str target = head->target; /* a route may change it */
     int pool = vb_route(proxy, head);
     if (pool < 0) {
         vb_exchange_give_up(x, VB_FAIL_NO_ROUTE, NULL);
@@ -322,12 +442,14 @@ int vb_exchange_choose(struct vb_exchange *x, struct vb_head *head)
         vb_exchange_give_up(x, VB_FAIL_OVERLOAD, "max_requests");
         return -EBUSY;
     }
-    int backend = pick(x, x->start_us);
-    if (backend < 0) {
-        vb_exchange_give_up(x, backend == -ENOENT ? VB_FAIL_NO_BACKEND : VB_FAIL_INTERNAL, NULL);
+    identify(x, head, target);
+    int backend = pick_or_wait(x, x->start_us);
+    if (backend >= 0) {
+        take_backend(x, (unsigned)backend, x->start_us);
+    } else if (backend != -EINPROGRESS) {
+        give_up_unpicked(x, backend);
         return backend;
     }
-    take_backend(x, (unsigned)backend, x->start_us);
     x->holds = x->retry.idempotent && vb_retry_holds(&x->retry, head);
     x->upgrade = vb_forward_upgrade(x->pool->conf, head);
     return 0;

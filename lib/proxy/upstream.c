@@ -442,7 +442,7 @@ static struct vb_upstream *take_idle(struct vb_proxy *proxy, unsigned backend, b
 }
 
 static int connect_new(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, struct vb_proxy_pool *pool,
-                       unsigned backend)
+                       unsigned backend, struct vb_exchange *exchange)
 {
     struct vb_health_record record;
     /* Before the address: one that is newer than what we call it is only not kept; an older one would be used on. */
@@ -450,7 +450,8 @@ static int connect_new(struct vb_upstream **ret_upstream, struct vb_proxy *proxy
     if (!vb_shm_read_health(proxy->shm, backend, &record) || record.address_len == 0 ||
         (int32_t)(incarnation - record.incarnation) > 0)
         return -EHOSTUNREACH; /* its name has not been resolved; or this is the address of one that is gone */
-    if (!vb_shm_enter(proxy->shm, proxy->slot, pool->index, VB_PLACE_PENDING, pool->conf->circuit_breaker.max_pending))
+    if (!vb_exchange_hand_over_place(exchange) &&
+        !vb_shm_enter(proxy->shm, proxy->slot, pool->index, VB_PLACE_PENDING, pool->conf->circuit_breaker.max_pending))
         return -EBUSY;
     int r = -ENOMEM;
     struct vb_upstream *u = calloc(1, sizeof(*u));
@@ -485,7 +486,7 @@ int vb_upstream_get(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, s
     if (u != NULL) {
         vb_count(traffic, reuses);
     } else {
-        int r = connect_new(&u, proxy, pool, backend);
+        int r = connect_new(&u, proxy, pool, backend, exchange);
         if (r < 0)
             return r;
         vb_count(traffic, connects);

@@ -31,6 +31,8 @@
  */
 #include <time.h>
 
+#include "vb/siphash.h"
+
 #include "shm_priv.h"
 
 enum {
@@ -158,7 +160,7 @@ static bool find_bucket(struct places *places, const struct vb_shm *shm, unsigne
 {
     if (!shm_counts_ips(shm, slot) || vb_ip_is_none(ip))
         return false;
-    uint64_t hash = shm_siphash(vb_shm_header(shm)->ip_key, ip->bytes);
+    uint64_t hash = vb_siphash(vb_shm_header(shm)->ip_key, ip->bytes, sizeof(ip->bytes));
     *places = (struct places){
         .shm = shm, .slot = slot, .kind = OF_IP, .bucket = hash % VB_SHM_IP_BUCKETS, .fingerprint = hash >> COUNT_BITS};
     return true;
@@ -247,6 +249,8 @@ void shm_give_back_admissions(struct vb_shm *shm, unsigned slot)
     for (unsigned i = 0; i < shm->cap.backends; i++) {
         atomic_store_explicit(word_of_pool(shm, slot, i, VB_PLACE_REQUEST), 0, memory_order_release);
         atomic_store_explicit(word_of_pool(shm, slot, i, VB_PLACE_PENDING), 0, memory_order_release);
+        atomic_store_explicit(&vb_shm_places(shm, slot, i)->waits_since_us, 0, memory_order_relaxed);
+        atomic_store_explicit(&vb_shm_places(shm, slot, i)->stuck_since, 0, memory_order_relaxed);
     }
     if (shm_counts_ips(shm, slot)) {
         vb_u64 *words = vb_shm_ips(shm, slot)->words[0];

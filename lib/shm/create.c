@@ -222,6 +222,29 @@ out:
     return r;
 }
 
+int vb_shm_create_private(struct vb_shm **ret_shm, struct vb_shm_capacity cap)
+{
+    if (!shm_capacity_valid(cap))
+        return -EINVAL;
+    struct vb_shm *shm = shm_new();
+    if (shm == NULL)
+        return -ENOMEM;
+    shm->cap = cap;
+    shm->at = shm_layout(cap);
+    void *base =
+        mmap(NULL, shm->at.total_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int r = base == MAP_FAILED ? -errno : 0;
+    if (r == 0) {
+        shm->base = base;
+        r = shm_header_fill(vb_shm_header(shm), "", cap);
+    }
+    if (r < 0)
+        vb_shm_close(&shm);
+    else
+        *ret_shm = shm;
+    return r;
+}
+
 void vb_shm_publish(struct vb_shm *shm)
 {
     atomic_store_explicit(&vb_shm_header(shm)->ready, 1, memory_order_release);

@@ -8,6 +8,8 @@
 #include <sched.h>
 #include <string.h>
 
+#include "vb/clock.h"
+
 #include "shm_priv.h"
 
 typedef uint64_t __attribute__((may_alias)) word;
@@ -79,6 +81,10 @@ void vb_shm_write_health(struct vb_shm *shm, unsigned backend, enum vb_health_st
 {
     struct vb_shm_backend *row = vb_shm_backend(shm, backend);
     shm_record_write(row, record);
+    bool was_down = atomic_load_explicit(&row->health, memory_order_relaxed) == VB_HEALTH_DOWN;
+    bool was_ready = atomic_load_explicit(&row->ready_since_us, memory_order_relaxed) != 0;
+    if (was_down && was_ready && health != VB_HEALTH_DOWN) /* its slow start begins */
+        atomic_store_explicit(&row->ready_since_us, vb_clock_us(), memory_order_relaxed);
     if (atomic_exchange_explicit(&row->health, health, memory_order_release) == (uint32_t)health)
         return;
     unsigned pool = atomic_load_explicit(&row->pool, memory_order_relaxed);

@@ -28,27 +28,29 @@ FROZEN(vb_shm_header, header_size, 16);
 FROZEN(vb_shm_header, cap, 36);
 FROZEN(vb_shm_header, slots, 44);
 FROZEN(vb_shm_header, pools_at, 48);
-FROZEN(vb_shm_header, total_size, 104);
-FROZEN(vb_shm_header, ip_key, 112);
-FROZEN(vb_shm_header, boot_id, 128);
-FROZEN(vb_shm_header, name, 168);
-FROZEN(vb_shm_header, program_version, 232);
-FROZEN(vb_shm_header, config_file, 264);
-FROZEN(vb_shm_header, control_path, 520);
-FROZEN(vb_shm_header, start_wall_us, 632);
-FROZEN(vb_shm_header, master_pid, 640);
-FROZEN(vb_shm_header, workers_wanted, 652);
-FROZEN(vb_shm_header, log_lost, 656);
-FROZEN(vb_shm_header, reloads, 664);
-FROZEN(vb_shm_header, reload_failed, 688);
-FROZEN(vb_shm_header, reload_text, 692);
-_Static_assert(sizeof(struct vb_shm_header) == 1208, "header has grown");
+FROZEN(vb_shm_header, total_size, 120);
+FROZEN(vb_shm_header, ip_key, 128);
+FROZEN(vb_shm_header, sticky_key, 144);
+FROZEN(vb_shm_header, boot_id, 160);
+FROZEN(vb_shm_header, name, 200);
+FROZEN(vb_shm_header, program_version, 264);
+FROZEN(vb_shm_header, config_file, 296);
+FROZEN(vb_shm_header, control_path, 552);
+FROZEN(vb_shm_header, start_wall_us, 664);
+FROZEN(vb_shm_header, master_pid, 672);
+FROZEN(vb_shm_header, workers_wanted, 684);
+FROZEN(vb_shm_header, log_lost, 688);
+FROZEN(vb_shm_header, reloads, 696);
+FROZEN(vb_shm_header, reload_failed, 720);
+FROZEN(vb_shm_header, reload_text, 724);
+_Static_assert(sizeof(struct vb_shm_header) == 1240, "header has grown");
 
 FROZEN(vb_shm_pool, name, 4);
 FROZEN(vb_shm_pool, epoch, 128);
 FROZEN(vb_shm_pool, request_marks, 136);
 FROZEN(vb_shm_pool, cursor, 320);
-FROZEN(vb_shm_pool, retry_credit, 336);
+FROZEN(vb_shm_pool, stuck, 328);
+FROZEN(vb_shm_pool, retry_credit, 344);
 _Static_assert(sizeof(struct vb_shm_pool) == 384, "pool has grown");
 
 FROZEN(vb_health_record, last_latency_us, 40);
@@ -58,12 +60,14 @@ FROZEN(vb_health_record, incarnation, 156);
 FROZEN(vb_health_record, address, 160);
 _Static_assert(sizeof(struct vb_health_record) == 288, "health record has grown");
 
-FROZEN(vb_shm_backend, name, 28);
-FROZEN(vb_shm_backend, address, 92);
+FROZEN(vb_shm_backend, max_connections, 28);
+FROZEN(vb_shm_backend, name, 40);
+FROZEN(vb_shm_backend, address, 104);
 FROZEN(vb_shm_backend, record_seq, 384);
 FROZEN(vb_shm_backend, record, 392);
 FROZEN(vb_shm_backend, failures, 704);
 FROZEN(vb_shm_backend, ejections, 736);
+FROZEN(vb_shm_backend, latency, 752);
 _Static_assert(sizeof(struct vb_shm_backend) == 768, "backend has grown");
 
 FROZEN(vb_shm_worker, requests_before, 32);
@@ -91,7 +95,13 @@ bool shm_capacity_valid(struct vb_shm_capacity cap)
 
 uint64_t shm_in_flight_stride(struct vb_shm_capacity cap)
 {
-    return round_up((uint64_t)cap.backends * sizeof(vb_u32));
+    return round_up((uint64_t)cap.backends * sizeof(vb_u64));
+}
+
+/* Whole ones: the last may have words that belong to no backend. */
+static uint64_t count_lines(struct vb_shm_capacity cap)
+{
+    return ((uint64_t)cap.backends + VB_SHM_LINE - 1) / VB_SHM_LINE;
 }
 
 uint64_t shm_places_stride(struct vb_shm_capacity cap)
@@ -105,7 +115,9 @@ struct shm_layout shm_layout(struct vb_shm_capacity cap)
     struct shm_layout at;
     at.pools_at = round_up(sizeof(struct vb_shm_header));
     at.backends_at = round_up(at.pools_at + (uint64_t)cap.backends * sizeof(struct vb_shm_pool));
-    at.workers_at = round_up(at.backends_at + (uint64_t)cap.backends * sizeof(struct vb_shm_backend));
+    at.loads_at = round_up(at.backends_at + (uint64_t)cap.backends * sizeof(struct vb_shm_backend));
+    at.tallies_at = round_up(at.loads_at + count_lines(cap) * VB_SHM_LINE * sizeof(vb_u32));
+    at.workers_at = round_up(at.tallies_at + count_lines(cap) * sizeof(vb_u64));
     at.in_flight_at = round_up(at.workers_at + (uint64_t)cap.workers * sizeof(struct vb_shm_worker));
     at.places_at = round_up(at.in_flight_at + cap.workers * shm_in_flight_stride(cap));
     at.traffic_at = round_up(at.places_at + cap.workers * shm_places_stride(cap));
@@ -135,8 +147,10 @@ static void read_boot_id(char *to, size_t size)
 int shm_header_fill(struct vb_shm_header *header, const char *name, struct vb_shm_capacity cap)
 {
     struct shm_layout at = shm_layout(cap);
-    if (getrandom(header->ip_key, sizeof(header->ip_key), 0) != (ssize_t)sizeof(header->ip_key))
-        return -errno; /* so few bytes come whole or not at all */
+    /* So few bytes come whole or not at all. */
+    if (getrandom(header->ip_key, sizeof(header->ip_key), 0) != (ssize_t)sizeof(header->ip_key) ||
+        getrandom(header->sticky_key, sizeof(header->sticky_key), 0) != (ssize_t)sizeof(header->sticky_key))
+        return -errno;
     header->magic = VB_SHM_MAGIC;
     header->version = VB_SHM_VERSION;
     header->header_size = sizeof(struct vb_shm_header);
@@ -147,6 +161,8 @@ int shm_header_fill(struct vb_shm_header *header, const char *name, struct vb_sh
     header->cap = cap;
     header->pools_at = at.pools_at;
     header->backends_at = at.backends_at;
+    header->loads_at = at.loads_at;
+    header->tallies_at = at.tallies_at;
     header->workers_at = at.workers_at;
     header->in_flight_at = at.in_flight_at;
     header->places_at = at.places_at;
@@ -172,9 +188,10 @@ static bool row_sizes_ours(const struct vb_shm_header *h)
 
 static bool offsets_ours(const struct vb_shm_header *h, const struct shm_layout *at)
 {
-    return h->pools_at == at->pools_at && h->backends_at == at->backends_at && h->workers_at == at->workers_at &&
-           h->in_flight_at == at->in_flight_at && h->places_at == at->places_at && h->traffic_at == at->traffic_at &&
-           h->ips_at == at->ips_at && h->total_size == at->total_size;
+    return h->pools_at == at->pools_at && h->backends_at == at->backends_at && h->loads_at == at->loads_at &&
+           h->tallies_at == at->tallies_at && h->workers_at == at->workers_at && h->in_flight_at == at->in_flight_at &&
+           h->places_at == at->places_at && h->traffic_at == at->traffic_at && h->ips_at == at->ips_at &&
+           h->total_size == at->total_size;
 }
 
 static int say_other_layout(const struct vb_shm_header *header, const char *what, bool for_worker, struct vb_error *err)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vb/clock.h"
 #include "vb/str.h"
 
 #include "shm_priv.h"
@@ -86,7 +87,7 @@ void vb_shm_retire_pool(struct vb_shm *shm, unsigned pool)
 static void clear_pool(struct vb_shm *shm, unsigned pool)
 {
     struct vb_shm_pool *row = vb_shm_pool(shm, pool);
-    vb_u64 *const words[] = {&row->cursor, &row->retries, &row->retry_credit};
+    vb_u64 *const words[] = {&row->cursor, &row->stuck, &row->retries, &row->retry_credit};
     for (unsigned i = 0; i < VB_ARRAY_SIZE(words); i++)
         atomic_store_explicit(words[i], 0, memory_order_relaxed);
     for (unsigned i = 0; i < VB_SHM_MARKS; i++)
@@ -160,7 +161,21 @@ static void clear_findings(struct vb_shm_backend *backend)
                              &backend->announced_idle_ms, &backend->learned_idle_ms};
     for (unsigned i = 0; i < VB_ARRAY_SIZE(words); i++)
         atomic_store_explicit(words[i], 0, memory_order_relaxed);
-    atomic_store_explicit(&backend->ejected_until_us, 0, memory_order_relaxed);
+    vb_u64 *const large[] = {&backend->ejected_until_us, &backend->latency, &backend->reported_load};
+    for (unsigned i = 0; i < VB_ARRAY_SIZE(large); i++)
+        atomic_store_explicit(large[i], 0, memory_order_relaxed);
+}
+
+/* Before it can be picked: its slow start begins, or is yet to begin. */
+static void set_ready_since(struct vb_shm_backend *backend, bool is_ready)
+{
+    atomic_store_explicit(&backend->ready_since_us, is_ready ? vb_clock_us() : 0, memory_order_relaxed);
+}
+
+static void set_limits(struct vb_shm_backend *backend, unsigned max_connections, bool backup)
+{
+    atomic_store_explicit(&backend->max_connections, max_connections, memory_order_relaxed);
+    atomic_store_explicit(&backend->backup, backup, memory_order_relaxed);
 }
 
 int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backend_spec *spec)
@@ -182,6 +197,8 @@ int vb_shm_add_backend(struct vb_shm *shm, unsigned pool, const struct vb_backen
     atomic_store_explicit(&backend->pool, pool, memory_order_relaxed);
     atomic_store_explicit(&backend->admin, spec->admin, memory_order_relaxed);
     atomic_store_explicit(&backend->weight, spec->weight, memory_order_relaxed);
+    set_limits(backend, spec->max_connections, spec->backup);
+    set_ready_since(backend, spec->admin == VB_ADMIN_READY);
     if (spec->configured)
         atomic_store_explicit(&backend->configured_weight, spec->weight, memory_order_relaxed);
     atomic_store_explicit(&backend->health, spec->health, memory_order_relaxed);
@@ -206,18 +223,20 @@ void vb_shm_forget_backend(struct vb_shm *shm, unsigned backend)
     vb_shm_remove_backend(shm, backend);
 }
 
-void vb_shm_configure_backend(struct vb_shm *shm, unsigned backend, unsigned weight)
+void vb_shm_configure_backend(struct vb_shm *shm, unsigned backend, const struct vb_backend_settings *settings)
 {
     struct vb_shm_backend *row = vb_shm_backend(shm, backend);
-    atomic_store_explicit(&row->configured_weight, weight, memory_order_relaxed);
-    atomic_store_explicit(&row->weight, weight, memory_order_relaxed);
-    atomic_store_explicit(&row->admin, VB_ADMIN_READY, memory_order_relaxed);
-    pool_changed(shm, row);
+    atomic_store_explicit(&row->configured_weight, settings->weight, memory_order_relaxed);
+    atomic_store_explicit(&row->weight, settings->weight, memory_order_relaxed);
+    set_limits(row, settings->max_connections, settings->backup);
+    vb_shm_set_admin(shm, backend, VB_ADMIN_READY);
 }
 
 void vb_shm_set_admin(struct vb_shm *shm, unsigned backend, enum vb_admin_state admin)
 {
     struct vb_shm_backend *row = vb_shm_backend(shm, backend);
+    if (admin == VB_ADMIN_READY && atomic_load_explicit(&row->admin, memory_order_relaxed) != VB_ADMIN_READY)
+        set_ready_since(row, true);
     atomic_store(&row->admin, admin);
     pool_changed(shm, row);
 }

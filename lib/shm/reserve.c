@@ -19,9 +19,11 @@ int shm_reserve(int fd, uint64_t at, uint64_t size)
     return r;
 }
 
+/* A private segment is no file: the kernel gives its pages as they are touched. */
 static int reserve_rows(const struct vb_shm *shm, const void *rows, uint64_t size)
 {
-    return size == 0 ? 0 : shm_reserve(shm->lock_fd, (uint64_t)((const char *)rows - shm->base), size);
+    return size == 0 || shm->lock_fd < 0 ? 0
+                                         : shm_reserve(shm->lock_fd, (uint64_t)((const char *)rows - shm->base), size);
 }
 
 int shm_reserve_slot(const struct vb_shm *shm, unsigned slot, bool ips)
@@ -34,7 +36,7 @@ int shm_reserve_slot(const struct vb_shm *shm, unsigned slot, bool ips)
         uint64_t size;
     } parts[] = {
         {vb_shm_worker(shm, slot), sizeof(struct vb_shm_worker)},
-        {vb_shm_in_flight(shm, slot), backends * sizeof(vb_u32)},
+        {vb_shm_in_flight(shm, slot), backends * sizeof(vb_u64)},
         {vb_shm_places(shm, slot, 0), backends * sizeof(struct vb_shm_places)},
         {vb_shm_traffic(shm, slot, 0), with_rows * sizeof(struct vb_shm_traffic)},
         {vb_shm_ips(shm, slot), ips ? sizeof(struct vb_shm_ips) : 0},

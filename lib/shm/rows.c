@@ -51,10 +51,20 @@ struct vb_shm_traffic *vb_shm_traffic(const struct vb_shm *shm, unsigned slot, u
     return (struct vb_shm_traffic *)(shm->base + shm->at.traffic_at) + row;
 }
 
-vb_u32 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot)
+vb_u32 *vb_shm_loads(const struct vb_shm *shm)
+{
+    return (vb_u32 *)(shm->base + shm->at.loads_at);
+}
+
+vb_u64 *vb_shm_tallies(const struct vb_shm *shm)
+{
+    return (vb_u64 *)(shm->base + shm->at.tallies_at);
+}
+
+vb_u64 *vb_shm_in_flight(const struct vb_shm *shm, unsigned slot)
 {
     assert(slot < shm->cap.workers);
-    return (vb_u32 *)(shm->base + shm->at.in_flight_at + slot * shm_in_flight_stride(shm->cap));
+    return (vb_u64 *)(shm->base + shm->at.in_flight_at + slot * shm_in_flight_stride(shm->cap));
 }
 
 struct vb_shm_places *vb_shm_places(const struct vb_shm *shm, unsigned slot, unsigned pool)

@@ -6,7 +6,8 @@
 
 /* Where the sections are: a pure function of the capacities, so a reader can demand exactly this. */
 struct shm_layout {
-    uint64_t pools_at, backends_at, workers_at, in_flight_at, places_at, traffic_at, ips_at, total_size;
+    uint64_t pools_at, backends_at, loads_at, tallies_at, workers_at, in_flight_at, places_at, traffic_at, ips_at,
+        total_size;
 };
 
 struct vb_shm {
@@ -71,11 +72,11 @@ static inline bool shm_counts_ips(const struct vb_shm *shm, unsigned slot)
     return atomic_load(&vb_shm_worker(shm, slot)->counts_ips) != 0;
 }
 
+/* Gives back what the dead worker of this slot had in flight; see in_flight.c. */
+void shm_give_back_in_flight(struct vb_shm *shm, unsigned slot);
+
 /* Gives back what the dead worker of this slot had admitted, or was about to: connections and places of all pools. */
 void shm_give_back_admissions(struct vb_shm *shm, unsigned slot);
-
-/* SipHash-2-4 of an address. */
-uint64_t shm_siphash(const uint64_t key[2], const uint8_t bytes[16]);
 
 /* Rewrites a backend's health record whole, so that no reader takes a torn one for good. */
 void shm_record_write(struct vb_shm_backend *backend, const struct vb_health_record *record);

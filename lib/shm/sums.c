@@ -12,13 +12,17 @@ void vb_shm_add_workers(const struct vb_shm *shm, struct vb_worker_sum *sum)
     }
 }
 
-/* In the order of members.c, for whoever has taken the backend away. */
+/*
+ * In the order of members.c, for whoever has taken the backend away: reading the shared count comes first, so that the
+ * rows show all that is counted there; see in_flight.c.
+ */
 uint64_t vb_shm_sum_in_flight(const struct vb_shm *shm, unsigned backend)
 {
     uint64_t sum = 0;
     assert(backend < shm->cap.backends);
+    atomic_load(&vb_shm_loads(shm)[backend]);
     for (unsigned i = 0, slots = vb_shm_slots(shm); i < slots; i++)
-        sum += atomic_load(&vb_shm_in_flight(shm, i)[backend]);
+        sum += (uint32_t)atomic_load(&vb_shm_in_flight(shm, i)[backend]);
     return sum;
 }
 
@@ -41,6 +45,8 @@ void vb_shm_add_traffic(const struct vb_shm *shm, unsigned backend, struct vb_tr
         struct vb_shm_traffic *traffic = vb_shm_traffic(shm, i, backend);
 #define VB_BACKEND_STAT(field, kind, help) sum->field += atomic_load_explicit(&traffic->field, memory_order_relaxed);
 #include "vb/stats.def"
+        for (unsigned r = 0; r < VB_PICK_REASONS; r++)
+            sum->picks[r] += atomic_load_explicit(&traffic->picks[r], memory_order_relaxed);
         for (unsigned b = 0; b < VB_HIST_BUCKETS; b++)
             sum->latency[b] += atomic_load_explicit(&traffic->latency[b], memory_order_relaxed);
     }
@@ -88,6 +94,13 @@ const char *vb_backend_failure_name(unsigned failure)
         [VB_BACKEND_STATUS] = "status of a failure",
     };
     return name_of(names, VB_ARRAY_SIZE(names), failure);
+}
+
+const char *vb_pick_reason_name(unsigned reason)
+{
+    static const char *const names[] = {"policy", "sticky", "retry", "panic", "backup", "only", "spill", "explore"};
+    _Static_assert(VB_ARRAY_SIZE(names) == VB_PICK_REASONS, "each reason has a name");
+    return name_of(names, VB_ARRAY_SIZE(names), reason);
 }
 
 const char *vb_worker_state_name(unsigned state)

@@ -77,13 +77,11 @@ static void zero_traffic_gauges(struct vb_shm_traffic *traffic)
 void vb_shm_release_worker(struct vb_shm *shm, unsigned slot, bool died)
 {
     struct vb_shm_worker *worker = vb_shm_worker(shm, slot);
-    vb_u32 *in_flight = vb_shm_in_flight(shm, slot);
     zero_gauges(worker);
-    for (unsigned i = 0; i < shm->cap.backends; i++) {
-        atomic_store_explicit(&in_flight[i], 0, memory_order_relaxed);
+    for (unsigned i = 0; i < shm->cap.backends; i++)
         if (shm_backend_has_rows(shm, i))
             zero_traffic_gauges(vb_shm_traffic(shm, slot, i));
-    }
+    shm_give_back_in_flight(shm, slot);
     for (unsigned i = 0; i < shm->cap.backends; i++) {
         struct vb_shm_pool *pool = vb_shm_pool(shm, i);
         uint32_t deciding = slot + 1;

@@ -1,6 +1,8 @@
-"""Who gets which request: round_robin and least_conn are exact over all workers together (design.md 7)."""
+"""Who gets which request: round_robin and least_conn are exact over all workers together (design.md 7).
+
+test_exact.py looks closer: any requests in a row, hundreds in flight, after crashes and reloads.
+"""
 from collections import Counter
-from itertools import groupby
 
 import pytest
 from harness import Client, at_once, eventually, get, hang, reply
@@ -43,29 +45,12 @@ def test_round_robin_is_the_default(balancer, three):
     assert Counter(names([get(lb.port) for _ in range(9)])) == {"a": 3, "b": 3, "c": 3}
 
 
-def test_weights_are_smooth_and_exact(balancer, three, workers):
-    weights = [5, 1, 1]
-    lb = balancer([{"address": b, "weight": w} for b, w in zip(three, weights)], workers=workers)
-    served = names([get(lb.port) for _ in range(35)])
-    for i in range(len(served) - 6):
-        assert Counter(served[i:i + 7]) == {"a": 5, "b": 1, "c": 1}, f"requests {i}..{i + 6} of {served}"
-    longest = max(len(list(run)) for name, run in groupby(served) if name == "a")
-    assert longest <= 4, f"the heavy one is served in a burst: {served}"
-
-
 @pytest.mark.parametrize("weights", [[3, 2, 1], [1, 1, 4], [7, 7, 7], [256, 1, 1]], ids=str)
 def test_weights_are_exact_over_a_whole_turn(balancer, three, weights):
     lb = balancer([{"address": b, "weight": w} for b, w in zip(three, weights)], workers=2)
     with Client(lb.port) as client:
         served = Counter(names([client.get() for _ in range(sum(weights))]))
     assert [served[name] for name in "abc"] == weights
-
-
-def test_least_conn_spreads_slow_requests_evenly(balancer, demos):
-    lb = balancer(demos(3), workers=4, pool={"balance": "least_conn"})
-    served = Counter(response.field("X-Backend") for response in at_once(30, lambda _: get(lb.port, "/work?ms=1500")))
-    assert sum(served.values()) == 30
-    assert max(served.values()) - min(served.values()) <= 2, served  # workers may race, a little
 
 
 def hang_on_demand(name):

@@ -237,6 +237,15 @@ def test_one_that_comes_back_while_it_still_has_a_request(balancer, backend, wor
     lb.wait_idle()
 
 
+def test_one_that_comes_back_has_the_limits_of_the_file(balancer, backend):
+    there, new = backend(), backend()
+    lb = balancer([{"address": there, "name": "b1", "max_connections": 7, "backup": True}])
+    do(lb, "remove", "web/b1")
+    do(lb, "add", "web", new.address)
+    do(lb, "add", "web", "b1")
+    assert [(row["max_connections"], row["backup"]) for row in map(lb.backend, (there, new))] == [(7, True), (0, False)]
+
+
 def test_remove_waits_too(balancer, backend):
     gate = threading.Event()
     there = backend(gated(gate))

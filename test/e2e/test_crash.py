@@ -326,7 +326,7 @@ def test_who_has_the_pid_of_a_worker_by_now_is_not_killed(balancer, demos, stopp
     stopped(hung)
     kill_master(lb)
     with open(lb.segment, "r+b") as file, mmap.mmap(file.fileno(), 0) as segment:
-        at, = struct.unpack_from("Q", segment, 64)  # where the rows of workers are; their fourth word is the pid
+        at, = struct.unpack_from("Q", segment, 80)  # where the rows of workers are; their fourth word is the pid
         assert struct.unpack_from("i", segment, at + 12) == (hung,)
         struct.pack_into("i", segment, at + 12, other.pid)
     again = balancer(backends, name=lb.name, port=lb.port)

@@ -351,6 +351,27 @@ def test_backends_come_go_and_change_their_weight(balancer, backend, workers):
             getattr(b, "address", None) or b["address"].address for b in backends}
 
 
+def test_backups_and_limits_change(balancer, backend, workers):
+    a, b = backend(Healthy("a")), backend(Healthy("b"))
+
+    def file(**of_a):
+        return web([{"address": a, "name": "a", **of_a}, {"address": b, "name": "b"}])
+    lb = balancer([{"address": a, "name": "a", "backup": True}, {"address": b, "name": "b"}], workers=workers)
+    assert served_by(lb) == {"b": 12}
+    lb.reload(pools=file())
+    assert served_by(lb) == {"a": 6, "b": 6}
+    do(lb, "drain", "web/b")
+    with Client(lb.port) as client:
+        client.start("GET", "/slow")
+        a.wait_requests(7)
+        lb.reload(pools=file(max_connections=1))
+        assert served_by(lb) == {"b": 12}, "the request of the old generation counts"
+        lb.reload(pools=file(max_connections=2))
+        assert served_by(lb).keys() == {"a", "b"}
+        a.released.set()
+        assert client.response().text == "a"
+
+
 def test_one_that_leaves_finishes_what_it_has(balancer, backend, workers):
     a, b = backend(Healthy("a")), backend(Healthy("b"))
     lb = balancer(a, workers=workers)

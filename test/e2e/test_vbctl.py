@@ -65,6 +65,7 @@ def test_the_published_keys_are_there(balancer, backend):
             "p50_ms", "p99_ms"} <= rows[0].keys()
     assert all({"index", "pid", "connections", "requests"} <= row.keys() for row in workers)
     assert [(row["generation"], row["state"]) for row in workers] == [(1, "ready")] * 2
+    assert (rows[0]["max_connections"], rows[0]["backup"]) == (0, False)
     assert {"configured", "configured_weight", "last_checks", "ejected", "ejected_for_s", "ejections",
             "failures_in_a_row", "last_request_failure", "announced_idle_ms", "learned_idle_ms"} <= rows[0].keys()
     assert status["changes"] == [] and "changes" not in vbctl(lb, "status").stdout
@@ -97,6 +98,41 @@ def test_columns_that_say_nothing_are_hidden(balancer, backend):
     lb = balancer(backend())
     title = vbctl(lb, "backends").stdout.splitlines()[0]
     assert [word for word in ("ADDRESS", "RETRIES", "KEEP", "CHECKS") if word in title] == []
+
+
+def test_backups_and_limits_are_shown(balancer, backend):
+    one, other = backend(hang), backend()
+    lb = balancer([{"address": one, "max_connections": 5}, {"address": other, "backup": True}])
+    with Client(lb.port) as client:
+        client.start("GET", "/")
+        one.wait_requests(1)
+        assert [(row["max_connections"], row["backup"]) for row in map(lb.backend, (one, other))] == [
+            (5, False), (0, True)]
+        lines = vbctl(lb, "backends").stdout.splitlines()
+        row, = [line for line in lines if one.address in line]
+        assert re.search(r" ready +1 +1/5 ", row), row
+        row, = [line for line in lines if other.address in line]
+        assert re.search(r" ready, backup +1 +0 ", row), row
+        one.released.set()
+
+
+REASONS = {"policy", "sticky", "retry", "panic", "backup", "only", "spill", "explore"}
+
+
+def test_the_reasons_of_picks_are_counted(balancer, backend, workers):
+    ok, bad = backend(), backend(reset)
+    lb = balancer([ok, bad], workers=workers, pool={"outlier": "off", "retry": {"attempts": 1, "budget": "100%"}})
+    for _ in range(20):
+        assert get(lb.port).status == 200
+    lb.wait_idle()
+    stats = lb.vbctl("stats")
+    rows = [lb.backend(ok), lb.backend(bad), stats, stats["pools"][0]]
+    assert all(row["picks"].keys() == REASONS for row in rows)
+    good, failing, total, pool = ({reason: n for reason, n in row["picks"].items() if n > 0} for row in rows)
+    tried = lb.backend(bad)["requests"]
+    assert failing == {"policy": tried}
+    assert good == {"policy": 20 - tried, "retry": tried}
+    assert total == pool == {"policy": 20, "retry": tried}
 
 
 def test_an_ejected_backend_is_not_up(balancer, backend):
@@ -274,7 +310,8 @@ def test_a_wrong_command_line_is_refused():
                  ["weight", "web/b"], ["weight", "web/b", "1", "2"], ["add", "web"], ["add", "web", "h:1", "1", "2"],
                  ["remove"], ["status", "--wait"], ["ready", "web/b", "--wait"], ["drain", "web/b", "--wait=1"],
                  ["reload", "x"], ["reload", "--wait"], ["reload", "--now"], ["stop", "x"], ["stop", "now"],
-                 ["stop", "--wait"], ["status", "--now"]):
+                 ["stop", "--wait"], ["status", "--now"], ["simulate"], ["status", "--svg", "x"],
+                 ["--name", "x", "simulate", "vibebalancer.yaml"]):
         result = run("vbctl", *args)
         assert result.returncode == 2 and result.stdout == "" and result.stderr != "", args
 
@@ -283,7 +320,7 @@ def test_help_lists_all_commands_with_their_arguments():
     text = run("vbctl", "--help").stdout
     for words in ("status ", "backends [POOL] ", "drain POOL/BACKEND ", "ready POOL/BACKEND ", "maint POOL/BACKEND ",
                   "weight POOL/BACKEND N ", "add POOL ADDRESS [WEIGHT] ", "remove POOL/BACKEND ", "reload ", "stop [--now] ",
-                  "--wait ", "--now "):
+                  "simulate FILE ", "--wait ", "--now ", "--svg OUT "):
         assert f"\n  {words}" in text, words
     assert max(len(line) for line in text.splitlines()) <= 120
     assert "did you mean 'drain'" in run("vbctl", "drian", "web/b").stderr

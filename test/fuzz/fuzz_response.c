@@ -73,7 +73,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     assert(r >= 0 || (r == -EPROTO && refusal.status == 502 && refusal.why != NULL));
     check_prefixes(parse, bytes, n, r, &refusal);
     if (r > 0) {
+        uint32_t load;
         check_fields(&head, bytes, (size_t)r);
+        assert(!vb_head_load_report(&head, &load) || load <= VB_LOAD_REPORT_MAX);
         if (vb_body_begin(&reader, VB_RESPONSE, &head, &limits) == 0) {
             struct vb_forward_response how = choose(data[0], &head);
             check_written(&head, &how);

@@ -32,9 +32,9 @@ static void make_proper(void)
     assert(r == 0);
     assert(vb_shm_add_pool(shm, &(struct vb_pool_spec){"web", "round_robin", 0, 50}) == 0);
     assert(vb_shm_claim_worker(shm, 0, 1, true) == 0);
-    assert(vb_shm_add_backend(
-               shm, 0,
-               &(struct vb_backend_spec){"b1", "127.0.0.1:1", 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false}) == 0);
+    assert(vb_shm_add_backend(shm, 0,
+                              &(struct vb_backend_spec){"b1", "127.0.0.1:1", 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY,
+                                                        false, 0, false}) == 0);
     vb_shm_publish(shm);
     proper_size = vb_shm_size(cap);
     proper = exact_copy(vb_shm_header(shm), proper_size);

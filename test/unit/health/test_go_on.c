@@ -120,7 +120,7 @@ static void the_address_of_a_name_goes_on(void **state)
     assert_int_equal(record_of(f, slot).address_len, sizeof(struct sockaddr_in));
     assert_int_equal(health_of(f, unchecked), VB_HEALTH_UNCHECKED);
     assert_int_equal(atomic_load(&row(f, slot)->incarnation), incarnation);
-    resolve_to("127.0.0.1", false);
+    f->may_look_up = true; /* nothing says when an answer that changes nothing has come */
     close(server.fd);
 }
 

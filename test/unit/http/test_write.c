@@ -382,8 +382,16 @@ static void what_we_add_to_responses(void **state)
         {BYTES(OK "Connection: close\r\nContent-Length: 5\r\n" END), VB_FRAMING_LENGTH,
          BYTES(OK "Content-Length: 5\r\nConnection: keep-alive\r\n" END)},
     };
+    static const struct response with_cookie[] = {
+        {BYTES(OK "Set-Cookie: a=1\r\nContent-Length: 5\r\nSet-Cookie: vb=2\r\n" END), VB_FRAMING_LENGTH,
+         BYTES(OK "Set-Cookie: a=1\r\nSet-Cookie: vb=2\r\nContent-Length: 5\r\nSet-Cookie: vb=1; Path=/\r\n" END)},
+        {BYTES("HTTP/1.1 304 Not Modified\r\n" END), VB_FRAMING_NONE,
+         BYTES("HTTP/1.1 304 Not Modified\r\nSet-Cookie: vb=1; Path=/\r\n" END)},
+    };
     struct vb_forward_response how = {
         .via = VB_STR("vb"), .id_field = VB_STR("X-Request-ID"), .id = VB_STR("abc"), .announce_close = true};
+    check_responses(RESPONSE, (struct vb_forward_response){.set_cookie = VB_STR("vb=1; Path=/")}, with_cookie,
+                    VB_ARRAY_SIZE(with_cookie));
     check_responses(RESPONSE, how, nothing_there, VB_ARRAY_SIZE(nothing_there));
     check_responses(RESPONSE, how, there_already, VB_ARRAY_SIZE(there_already));
     check_responses(RESPONSE, (struct vb_forward_response){.date = VB_STR("now")}, dated, VB_ARRAY_SIZE(dated));

@@ -68,14 +68,19 @@ static inline unsigned add_backend(struct fixture *f, unsigned pool, unsigned we
     static unsigned count;
     char name[16];
     snprintf(name, sizeof(name), "b%u", count++);
-    int slot = vb_shm_add_backend(
-        f->shm, pool,
-        &(struct vb_backend_spec){name, "127.0.0.1:1", weight, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false});
+    int slot = vb_shm_add_backend(f->shm, pool,
+                                  &(struct vb_backend_spec){name, "127.0.0.1:1", weight, true, VB_HEALTH_UNKNOWN,
+                                                            VB_ADMIN_READY, false, 0, false});
     assert_true(slot >= 0);
     return (unsigned)slot;
 }
 
 #define NOW 1000000 /* when nothing depends on the time */
+
+static inline void open_worker(struct fixture *f, unsigned worker, const struct vb_lb_rules *rules)
+{
+    assert_int_equal(vb_lb_open(&f->workers[worker], f->shm, 0, worker, rules, &f->rand), 0);
+}
 
 /* Pool 0, with these weights in slots 0, 1, ...; seen by all workers. */
 static inline void open_pool(struct fixture *f, const char *balance, const unsigned *weights, unsigned n)
@@ -84,7 +89,7 @@ static inline void open_pool(struct fixture *f, const char *balance, const unsig
     for (unsigned i = 0; i < n; i++)
         assert_int_equal(add_backend(f, 0, weights[i]), i);
     for (unsigned i = 0; i < WORKERS; i++)
-        assert_int_equal(vb_lb_open(&f->workers[i], f->shm, 0, i, balance, &f->rand), 0);
+        open_worker(f, i, &(struct vb_lb_rules){.balance = balance});
 }
 
 static inline void set_health(struct fixture *f, unsigned backend, enum vb_health_state health)
@@ -99,17 +104,31 @@ static inline void set_word(struct fixture *f, vb_u32 *word, uint32_t value)
     atomic_fetch_add(&vb_shm_pool(f->shm, 0)->epoch, 1);
 }
 
+/* The worker in `slot` has so many requests more in flight there. */
+static inline void occupy(struct fixture *f, unsigned slot, unsigned backend, unsigned n)
+{
+    for (; n > 0; n--)
+        assert_true(vb_shm_begin(f->shm, slot, backend, 0));
+}
+
 static const struct vb_tried none_tried;
+
+/* For a request that nothing is known of. */
+static inline int try_to_pick(struct vb_lb *lb, const struct vb_tried *tried, uint64_t now_us)
+{
+    enum vb_pick_reason reason;
+    return vb_lb_pick(lb, &(struct vb_ask){.tried = tried, .stuck_to = -1}, now_us, &reason);
+}
 
 static inline int pick_at(struct fixture *f, unsigned worker, uint64_t now_us)
 {
-    return vb_lb_pick(f->workers[worker], &none_tried, now_us);
+    return try_to_pick(f->workers[worker], &none_tried, now_us);
 }
 
 /* Picks, and says which backend; the request stays in flight. */
 static inline unsigned pick_untried(struct fixture *f, unsigned worker, const struct vb_tried *tried)
 {
-    int backend = vb_lb_pick(f->workers[worker], tried, NOW);
+    int backend = try_to_pick(f->workers[worker], tried, NOW);
     if (backend < 0)
         fail_msg("worker %u: %d", worker, backend);
     return (unsigned)backend;

@@ -204,10 +204,10 @@ static void a_worker_goes_by_the_policy_of_its_own_configuration(void **state)
     struct fixture *f = *state;
     struct vb_lb *lb = NULL;
     open_pool(f, "round_robin", (unsigned[]){1, 1}, 2);
-    vb_shm_in_flight(f->shm, WORKERS - 1)[0] = 5;
-    assert_int_equal(vb_lb_open(&lb, f->shm, 0, 0, "least_conn", &f->rand), 0);
+    occupy(f, WORKERS - 1, 0, 5);
+    assert_int_equal(vb_lb_open(&lb, f->shm, 0, 0, &(struct vb_lb_rules){.balance = "least_conn"}, &f->rand), 0);
     for (unsigned i = 0; i < 5; i++)
-        assert_int_equal(vb_lb_pick(lb, &none_tried, NOW), 1);
+        assert_int_equal(try_to_pick(lb, &none_tried, NOW), 1);
     vb_lb_close(&lb);
 }
 

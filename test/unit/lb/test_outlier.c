@@ -340,18 +340,18 @@ static void the_last_resort_of_a_further_try(void **state)
     struct vb_tried tried = {.n = 1, .backends = {1}};
     open_equal(f, 3);
     assert_int_equal(fail_times(f, 0, 5, T0), 10);
-    assert_int_equal(vb_lb_pick(f->workers[0], &tried, T0), 2);
+    assert_int_equal(try_to_pick(f->workers[0], &tried, T0), 2);
     tried = (struct vb_tried){.n = 2, .backends = {1, 2}};
     uint64_t picks = vb_shm_pool(f->shm, 0)->cursor, retries = vb_shm_pool(f->shm, 0)->retries;
-    assert_int_equal(vb_lb_pick(f->workers[0], &tried, T0), 0);
+    assert_int_equal(try_to_pick(f->workers[0], &tried, T0), 0);
     assert_int_equal(vb_shm_pool(f->shm, 0)->cursor, picks + 1);
     assert_int_equal(vb_shm_pool(f->shm, 0)->retries, retries + 1);
     assert_int_equal(vb_shm_sum_in_flight(f->shm, 0), 1);
     tried = (struct vb_tried){.n = 3, .backends = {1, 2, 0}};
-    assert_int_equal(vb_lb_pick(f->workers[0], &tried, T0), -ENOENT);
+    assert_int_equal(try_to_pick(f->workers[0], &tried, T0), -ENOENT);
     tried = (struct vb_tried){.n = 2, .backends = {1, 2}};
     set_health(f, 0, VB_HEALTH_DOWN);
-    assert_int_equal(vb_lb_pick(f->workers[0], &tried, T0), -ENOENT);
+    assert_int_equal(try_to_pick(f->workers[0], &tried, T0), -ENOENT);
 }
 
 /* A check has connected to it. That says nothing about what it answers. */

@@ -52,7 +52,7 @@ static void check_each_is_tried_once(struct fixture *f, unsigned n)
             if (random_below(2) == 0)
                 vb_lb_done(f->workers[worker], backend);
         }
-        assert_int_equal(vb_lb_pick(f->workers[worker], &tried, NOW), -ENOENT);
+        assert_int_equal(try_to_pick(f->workers[worker], &tried, NOW), -ENOENT);
     }
 }
 
@@ -69,7 +69,7 @@ static void check_nothing_is_counted_when_all_were_tried(struct fixture *f, unsi
     struct vb_tried tried = {.n = 4, .backends = {1, 0, 1, 7}}; /* 7: one that is not there any more */
     pick(f, 0);
     uint64_t cursor = pool_of(f)->cursor, in_flight = vb_shm_sum_in_flight(f->shm, 0) + vb_shm_sum_in_flight(f->shm, 1);
-    assert_int_equal(vb_lb_pick(f->workers[0], &tried, NOW), -ENOENT);
+    assert_int_equal(try_to_pick(f->workers[0], &tried, NOW), -ENOENT);
     assert_int_equal(pool_of(f)->cursor, cursor);
     assert_int_equal(pool_of(f)->retries, 0);
     assert_int_equal(vb_shm_sum_in_flight(f->shm, 0) + vb_shm_sum_in_flight(f->shm, 1), in_flight);
@@ -187,7 +187,8 @@ static void an_idle_dead_one_sends_on_to_all_others(void **state)
     struct fixture *f = *state;
     unsigned counts[3] = {0};
     open_pool(f, "least_conn", (unsigned[]){1, 1, 1}, 3);
-    vb_shm_in_flight(f->shm, 3)[0] = vb_shm_in_flight(f->shm, 3)[2] = 5;
+    occupy(f, 3, 0, 5);
+    occupy(f, 3, 2, 5);
     spread_with_one_dead(f, 3, 0, counts);
     assert_in_range(counts[0], SERVED * 45 / 100, SERVED * 55 / 100);
     assert_int_equal(counts[0] + counts[2], SERVED);
@@ -208,7 +209,7 @@ static void *pick_and_leave(void *arg)
 {
     struct race *race = arg;
     while (!*race->stop) {
-        int backend = vb_lb_pick(race->lb, &none_tried, NOW);
+        int backend = try_to_pick(race->lb, &none_tried, NOW);
         if (backend == 0) {
             race->wrong |= *race->gone;
             race->picks_of_0++;
@@ -239,7 +240,7 @@ static void drain(struct fixture *f, bool away)
 static void reuse(struct fixture *f, bool away)
 {
     struct vb_backend_spec spec = {away ? "theirs" : "ours", "127.0.0.1:1", 1, false, VB_HEALTH_UP,
-                                   VB_ADMIN_READY,           false};
+                                   VB_ADMIN_READY,           false,         0, false};
     int slot;
     vb_shm_remove_backend(f->shm, 0);
     while ((slot = vb_shm_add_backend(f->shm, away, &spec)) == -ENOSPC) /* while one is in flight, or taken back */
@@ -261,12 +262,13 @@ static void race_with(struct fixture *f, void (*change)(struct fixture *f, bool 
     for (unsigned i = 0; i < MANY; i++) {
         char name[8];
         snprintf(name, sizeof(name), "b%u", i);
-        struct vb_backend_spec spec = {name, "127.0.0.1:1", 1, false, VB_HEALTH_UP, VB_ADMIN_READY, false};
+        struct vb_backend_spec spec = {name, "127.0.0.1:1", 1, false, VB_HEALTH_UP, VB_ADMIN_READY, false, 0, false};
         assert_int_equal(vb_shm_add_backend(f->shm, 0, &spec), i);
-        vb_shm_in_flight(f->shm, PICKERS)[i] = i > 0;
+        occupy(f, PICKERS, i, i > 0);
     }
     for (unsigned i = 0; i < PICKERS; i++) {
-        assert_int_equal(vb_lb_open(&f->workers[i], f->shm, 0, i, "least_conn", &f->rand), 0);
+        assert_int_equal(
+            vb_lb_open(&f->workers[i], f->shm, 0, i, &(struct vb_lb_rules){.balance = "least_conn"}, &f->rand), 0);
         races[i].lb = f->workers[i];
         races[i].stop = &stop;
         races[i].gone = &gone;

@@ -78,7 +78,7 @@ static void the_busiest_gets_nothing(void **state)
     struct fixture *f = *state;
     unsigned counts[BACKENDS];
     open_pool(f, "p2c", (unsigned[]){1, 1, 1, 1}, 4);
-    vb_shm_in_flight(f->shm, 3)[2] = 5; /* of another worker */
+    occupy(f, 3, 2, 5); /* of another worker */
     count(f, &none_tried, N, counts);
     assert_int_equal(counts[2], 0);
     for (unsigned i = 0; i < 4; i++)
@@ -94,11 +94,11 @@ static void load_is_compared_by_weight(void **state)
     struct fixture *f = *state;
     unsigned counts[BACKENDS];
     open_pool(f, "p2c", (unsigned[]){4, 1}, 2);
-    vb_shm_in_flight(f->shm, 3)[0] = 3;
-    vb_shm_in_flight(f->shm, 3)[1] = 1;
+    occupy(f, 3, 0, 3);
+    occupy(f, 3, 1, 1);
     count(f, &none_tried, 1000, counts);
     assert_int_equal(counts[0], 1000);
-    vb_shm_in_flight(f->shm, 3)[0] = 5;
+    occupy(f, 3, 0, 2);
     count(f, &none_tried, 1000, counts);
     assert_int_equal(counts[1], 1000);
 }

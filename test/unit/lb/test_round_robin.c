@@ -104,9 +104,9 @@ static void every_pick_is_counted_and_given_back(void **state)
     open_pool(f, "round_robin", (unsigned[]){1, 1}, 2);
     for (unsigned i = 0; i < 10; i++)
         pick(f, 1);
-    assert_int_equal(vb_shm_in_flight(f->shm, 1)[0], 5);
-    assert_int_equal(vb_shm_in_flight(f->shm, 1)[1], 5);
-    assert_int_equal(vb_shm_in_flight(f->shm, 0)[0], 0);
+    assert_int_equal((uint32_t)vb_shm_in_flight(f->shm, 1)[0], 5);
+    assert_int_equal((uint32_t)vb_shm_in_flight(f->shm, 1)[1], 5);
+    assert_int_equal((uint32_t)vb_shm_in_flight(f->shm, 0)[0], 0);
     vb_lb_done(f->workers[1], 0);
     assert_int_equal(vb_shm_sum_in_flight(f->shm, 0), 4);
     assert_int_equal(vb_shm_sum_in_flight(f->shm, 1), 5);
@@ -186,9 +186,9 @@ static void pools_do_not_see_each_others_backends(void **state)
     open_pool(f, "round_robin", (unsigned[]){1, 1}, 2);
     assert_int_equal(vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"api", "round_robin", 0, 50}), 1);
     unsigned own[] = {add_backend(f, 1, 1), add_backend(f, 1, 1)};
-    assert_int_equal(vb_lb_open(&api, f->shm, 1, 0, "round_robin", &f->rand), 0);
+    assert_int_equal(vb_lb_open(&api, f->shm, 1, 0, &(struct vb_lb_rules){.balance = "round_robin"}, &f->rand), 0);
     for (unsigned i = 0; i < 10; i++) {
-        int backend = vb_lb_pick(api, &none_tried, NOW);
+        int backend = try_to_pick(api, &none_tried, NOW);
         assert_true(backend == (int)own[0] || backend == (int)own[1]);
         assert_true(pick(f, 0) < 2);
     }
@@ -201,7 +201,7 @@ static void unknown_policies_are_refused(void **state)
     struct fixture *f = *state;
     struct vb_lb *lb = NULL;
     vb_shm_add_pool(f->shm, &(struct vb_pool_spec){"web", "round_robin", 0, 50});
-    assert_int_equal(vb_lb_open(&lb, f->shm, 0, 0, "magic", &f->rand), -ENOTSUP);
+    assert_int_equal(vb_lb_open(&lb, f->shm, 0, 0, &(struct vb_lb_rules){.balance = "magic"}, &f->rand), -ENOTSUP);
     assert_null(lb);
     vb_lb_close(&lb);
 }
@@ -245,7 +245,8 @@ static void a_full_segment_is_bounded_in_time(void **state)
         backend->weight = 1 + i % 256;
         backend->used = 1;
     }
-    assert_int_equal(vb_lb_open(&f->workers[0], f->shm, 0, 0, "round_robin", &f->rand), 0);
+    assert_int_equal(
+        vb_lb_open(&f->workers[0], f->shm, 0, 0, &(struct vb_lb_rules){.balance = "round_robin"}, &f->rand), 0);
     double begin = cpu_seconds();
     pick(f, 0);
     assert_true(cpu_seconds() - begin < SECONDS_MAX);

@@ -20,8 +20,9 @@ static char *segment_bytes(const char *path, size_t *ret_size)
     struct vb_shm *shm = create(path, small);
     claim_all(shm, true);
     int pool = vb_shm_add_pool(shm, &(struct vb_pool_spec){"web", "round_robin", 0, 50});
-    vb_shm_add_backend(shm, (unsigned)pool,
-                       &(struct vb_backend_spec){"b1", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false});
+    vb_shm_add_backend(
+        shm, (unsigned)pool,
+        &(struct vb_backend_spec){"b1", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false, 0, false});
     vb_shm_publish(shm);
     size_t size = vb_shm_size(small);
     char *bytes = malloc(size);
@@ -171,7 +172,7 @@ static void other_layout_version_is_named(void **state)
     ((struct vb_shm_header *)bytes)->version = 7;
     write_file(f->path, bytes, size);
     assert_int_equal(vb_shm_attach(&shm, f->path, &err), -EPROTO);
-    assert_non_null(strstr(err.text, "layout version 7, this vbctl reads version 5"));
+    assert_non_null(strstr(err.text, "layout version 7, this vbctl reads version 6"));
     free(bytes);
 }
 

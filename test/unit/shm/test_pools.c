@@ -12,7 +12,7 @@ static int add_pool(const char *name, unsigned panic)
 
 static int add(unsigned pool, const char *name)
 {
-    struct vb_backend_spec spec = {name, "127.0.0.1:80", 3, true, VB_HEALTH_UP, VB_ADMIN_READY, false};
+    struct vb_backend_spec spec = {name, "127.0.0.1:80", 3, true, VB_HEALTH_UP, VB_ADMIN_READY, false, 0, false};
     return vb_shm_add_backend(master, pool, &spec);
 }
 
@@ -120,7 +120,7 @@ static void the_next_pool_finds_nothing_of_the_last(void **state)
 static void the_backends_of_a_freed_pool_are_forgotten(void **state)
 {
     vb_shm_remove_backend(master, 1); /* by an operator: the file named it all the same */
-    vb_shm_in_flight(master, 2)[0] = 1;
+    assert_true(vb_shm_begin(master, 2, 0, 0));
     vb_shm_free_pool(master, 0);
     assert_int_equal(vb_shm_find_backend(master, 0, "a"), -ENOENT);
     assert_int_equal(vb_shm_find_backend(master, 1, "a"), 2);
@@ -129,7 +129,7 @@ static void the_backends_of_a_freed_pool_are_forgotten(void **state)
     assert_int_equal(add(0, "x"), 1); /* in slot 0 there is still one in flight */
     assert_int_equal(add(0, "b"), 4);
     assert_int_equal(add(0, "c"), -ENOSPC);
-    vb_shm_in_flight(master, 2)[0] = 0;
+    vb_shm_end(master, 2, 0);
     assert_int_equal(add(0, "c"), 0);
 }
 

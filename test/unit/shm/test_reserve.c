@@ -32,7 +32,8 @@ static void add(struct vb_shm *shm, unsigned from, unsigned to)
     for (unsigned i = from; i < to; i++) {
         char name[16];
         snprintf(name, sizeof(name), "b%u", i);
-        struct vb_backend_spec spec = {name, "127.0.0.1:80", 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false};
+        struct vb_backend_spec spec = {name,           "127.0.0.1:80", 1, true, VB_HEALTH_UNKNOWN,
+                                       VB_ADMIN_READY, false,          0, false};
         assert_int_equal(vb_shm_add_backend(shm, 0, &spec), i);
     }
 }
@@ -49,7 +50,9 @@ static void write_all(unsigned slots, unsigned backends)
     for (unsigned slot = 0; slot < slots; slot++) {
         vb_add64(&vb_shm_worker(master, slot)->requests, 1);
         for (unsigned i = 0; i < BACKENDS; i++) {
-            vb_add32(&vb_shm_in_flight(master, slot)[i], 1);
+            vb_add64(&vb_shm_in_flight(master, slot)[i], 1);
+            vb_add32(&vb_shm_loads(master)[i], 1);
+            vb_add64(&vb_shm_tallies(master)[i / VB_SHM_LINE], 1);
             vb_add64(&vb_shm_places(master, slot, i)->pending, 2);
         }
         for (unsigned i = 0; i < backends; i++)

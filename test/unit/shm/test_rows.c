@@ -23,7 +23,8 @@ static int teardown_master(void **state)
 static int add_backend(unsigned pool, const char *name)
 {
     return vb_shm_add_backend(
-        master, pool, &(struct vb_backend_spec){name, "127.0.0.1:80", 3, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false});
+        master, pool,
+        &(struct vb_backend_spec){name, "127.0.0.1:80", 3, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false, 0, false});
 }
 
 static void membership(void **state)
@@ -55,7 +56,7 @@ static void too_long_names(void **state)
     char name[VB_SHM_ADDRESS_MAX + 1];
     memset(name, 'n', sizeof(name) - 1);
     name[sizeof(name) - 1] = '\0';
-    struct vb_backend_spec spec = {"b", name, 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false};
+    struct vb_backend_spec spec = {"b", name, 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false, 0, false};
     assert_int_equal(vb_shm_add_backend(master, 0, &spec), -EINVAL);
     assert_int_equal(vb_shm_add_pool(master, &(struct vb_pool_spec){"p", name, 0, 50}), -EINVAL);
     name[VB_SHM_NAME_MAX] = '\0';
@@ -80,7 +81,7 @@ static void who_is_usable(void **state)
     assert_true(vb_shm_backend_usable(backend, 0));
     backend->admin = VB_ADMIN_DRAIN;
     assert_false(vb_shm_backend_usable(backend, 0));
-    struct vb_backend_spec unchecked = {"u", "h:1", 1, true, VB_HEALTH_UNCHECKED, VB_ADMIN_READY, false};
+    struct vb_backend_spec unchecked = {"u", "h:1", 1, true, VB_HEALTH_UNCHECKED, VB_ADMIN_READY, false, 0, false};
     assert_int_equal(vb_shm_add_backend(master, 0, &unchecked), 1);
     assert_int_equal(vb_shm_backend(master, 1)->health, VB_HEALTH_UNCHECKED);
     assert_true(vb_shm_backend_usable(vb_shm_backend(master, 1), 0));
@@ -267,7 +268,8 @@ static void sums_over_slots(void **state)
     add_backend(0, "b");
     for (unsigned slot = 0; slot < small.workers; slot++) {
         vb_shm_claim_worker(master, slot, 1, false);
-        vb_add32(&vb_shm_in_flight(master, slot)[1], slot + 1);
+        for (unsigned n = 0; n <= slot; n++)
+            assert_true(vb_shm_begin(master, slot, 1, 0));
         vb_add64(&vb_shm_traffic(master, slot, 1)->requests, 100);
         vb_add64(&vb_shm_traffic(master, slot, 1)->latency[vb_hist_index(1000)], 100);
         vb_add64(&vb_shm_worker(master, slot)->connections, 2);
@@ -300,7 +302,7 @@ static void rows_are_apart(void **state)
         rows[n].at = (char *)vb_shm_worker(master, slot);
         rows[n++].size = sizeof(struct vb_shm_worker);
         rows[n].at = (char *)vb_shm_in_flight(master, slot);
-        rows[n++].size = small.backends * sizeof(vb_u32);
+        rows[n++].size = small.backends * sizeof(vb_u64);
         rows[n].at = (char *)vb_shm_places(master, slot, 0);
         rows[n++].size = small.backends * sizeof(struct vb_shm_places);
         rows[n].at = (char *)vb_shm_ips(master, slot);

@@ -310,7 +310,7 @@ static int try_tiny_tmpfs(const char *dir, const char *path)
         return 2;
     /* Room for the segment and a worker, but not for its table, a second one with all its rows, or one more backend's
      * rows: they are refused, and not half there. */
-    struct vb_backend_spec spec = {"b0", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false};
+    struct vb_backend_spec spec = {"b0", "127.0.0.1:9001", 1, true, VB_HEALTH_UNKNOWN, VB_ADMIN_READY, false, 0, false};
     char name[8];
     int slot, n = 0;
     if (vb_shm_create(&shm, path, NAME, (struct vb_shm_capacity){200, 96}, &err) != 0)

@@ -1,11 +1,11 @@
 /*
- * SipHash-2-4 (Aumasson and Bernstein), for messages of 16 bytes: a hash under a secret key, so that nobody who does
- * not know the key can make inputs that collide.
+ * SipHash-2-4 (Aumasson and Bernstein): a hash under a key. Nobody who does not know the key can make inputs that
+ * collide, or say the hash of an input of his own.
  */
+#include "vb/siphash.h"
+
 #include <endian.h>
 #include <string.h>
-
-#include "shm_priv.h"
 
 static inline uint64_t rotl(uint64_t x, int k)
 {
@@ -28,18 +28,26 @@ static inline void rounds(uint64_t v[4], unsigned n)
     }
 }
 
-uint64_t shm_siphash(const uint64_t key[2], const uint8_t bytes[16])
+static inline void absorb(uint64_t v[4], uint64_t word)
 {
-    uint64_t words[2];
+    v[3] ^= word;
+    rounds(v, 2);
+    v[0] ^= word;
+}
+
+uint64_t vb_siphash(const uint64_t key[2], const void *bytes, size_t n)
+{
     uint64_t v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d, key[0] ^ 0x6c7967656e657261,
                      key[1] ^ 0x7465646279746573};
-    memcpy(words, bytes, sizeof(words));
-    const uint64_t message[3] = {le64toh(words[0]), le64toh(words[1]), (uint64_t)sizeof(words) << 56};
-    for (unsigned i = 0; i < VB_ARRAY_SIZE(message); i++) {
-        v[3] ^= message[i];
-        rounds(v, 2);
-        v[0] ^= message[i];
+    const uint8_t *p = bytes;
+    uint64_t word, last = 0;
+    for (size_t left = n; left >= sizeof(word); left -= sizeof(word), p += sizeof(word)) {
+        memcpy(&word, p, sizeof(word));
+        absorb(v, le64toh(word));
     }
+    for (size_t i = 0; i < n % sizeof(word); i++)
+        last |= (uint64_t)p[i] << (8 * i);
+    absorb(v, last | (uint64_t)(n & 0xff) << 56);
     v[2] ^= 0xff;
     rounds(v, 4);
     return v[0] ^ v[1] ^ v[2] ^ v[3];
