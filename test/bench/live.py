@@ -16,9 +16,7 @@ import argparse
 import asyncio
 import io
 import json
-import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -28,10 +26,8 @@ from collections import Counter, deque
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "e2e"))
-os.environ.setdefault("VB_BUILD_DIR", str(HERE.parents[1] / "build"))
-from harness import BUILD, TIMEOUT, Balancer, Demo, eventually, free_port, is_refused, to_yaml, web  # noqa: E402
+from peers import haproxy, need, nginx  # first: says where the harness is
+from harness import BUILD, TIMEOUT, Balancer, Demo, to_yaml, web
 
 NAMES = "abc"
 SLOW = "c"
@@ -163,44 +159,6 @@ class Load:
 # ---- the balancers ---------------------------------------------------------------------------------------------------
 
 
-def render(template, folder, **values):
-    """The file's path, with what stands between @ filled in."""
-    text = (HERE / template).read_text()
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", str(value))
-    file = folder / template
-    file.write_text(text)
-    return file
-
-
-@contextmanager
-def program(port, *command):
-    process = subprocess.Popen([*map(str, command)], stdin=subprocess.DEVNULL)
-    try:
-        eventually(lambda: process.poll() is not None or not is_refused(port), f"{command[0]} listens")
-        if process.poll() is not None:
-            raise SystemExit(f"{' '.join(map(str, command))} ended with status {process.returncode}")
-        yield port
-    finally:
-        process.terminate()
-        process.wait(TIMEOUT)
-
-
-def nginx(folder, backends, method, workers, zone=False):
-    port = free_port()
-    file = render("nginx.conf", folder, FOLDER=folder, PORT=port, WORKERS=workers, METHOD=method,
-                  ZONE="zone backends 64k;" if zone else "",
-                  SERVERS=" ".join(f"server {backend.address};" for backend in backends))
-    return program(port, "nginx", "-p", folder, "-c", file, "-e", folder / "error.log")
-
-
-def haproxy(folder, backends, method, workers):
-    port = free_port()
-    servers = "\n    ".join(f"server {backend.name} {backend.address}" for backend in backends)
-    file = render("haproxy.cfg", folder, PORT=port, WORKERS=workers, METHOD=method, SERVERS=servers)
-    return program(port, "haproxy", "-q", "-f", file)
-
-
 def pool(policy, backends):
     options = {"hash": {"key": "uri"}} if policy == "hash" else {}
     return web(backends, balance=policy, **options)
@@ -209,7 +167,7 @@ def pool(policy, backends):
 @contextmanager
 def ours(folder, backends, policy, workers):
     with Balancer(folder, pool(policy, backends), workers=workers) as lb:
-        yield lb.port
+        yield lb
 
 
 def is_known(policy, folder):
@@ -222,7 +180,7 @@ def is_known(policy, folder):
 class Contestant:
     def __init__(self, balancer, policy, workers, start, *arguments, **options):
         self.balancer, self.policy, self.workers = balancer, policy, workers
-        self.start = lambda folder, backends: start(folder, backends, *arguments, workers, **options)
+        self.start = lambda folder, backends: start(folder, backends, *arguments, workers=workers, **options)
         self.results = {"closed": [], "open": []}
         self.port = None
 
@@ -292,9 +250,7 @@ def parse():
 
 def main():
     options = parse()
-    missing = [name for name in ("nginx", "haproxy") if not shutil.which(name)]
-    if missing:
-        raise SystemExit(f"not installed: {', '.join(missing)}")
+    need("nginx", "haproxy")
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(io.StringIO()))  # what balancers log
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vb-bench-")))
@@ -303,7 +259,7 @@ def main():
         all_of_them = contestants(folder)
         for i, one in enumerate(all_of_them):
             (own := folder / str(i)).mkdir()
-            one.port = stack.enter_context(one.start(own, backends))
+            one.port = stack.enter_context(one.start(own, backends)).port
         measure(all_of_them, options)
     rows = [one.row() for one in all_of_them]
     print("\n".join(table(rows, options)))

@@ -6,22 +6,8 @@
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
-export VB_BUILD_DIR="${VB_BUILD_DIR:-$root/build}"
-
-PATH=$PATH:/usr/sbin:/sbin # nginx and haproxy are there; an ordinary user's PATH may not be
-. "$root/examples/packages.sh"
-need_to_build
-program python3 /usr/bin/python3
-program nginx-light nginx
-program haproxy haproxy
-install_missing
-case " $missing " in
-*" nginx-light "* | *" haproxy "*) # they shall not start at the next boot either
-    for name in nginx haproxy; do
-        case " $missing " in *" $name"*) as_root systemctl disable $name >/dev/null 2>&1 || : ;; esac
-    done ;;
-esac
-
-cmake -S "$root" -B "$VB_BUILD_DIR" -DCMAKE_BUILD_TYPE=Release >/dev/null
-cmake --build "$VB_BUILD_DIR" --parallel "$(nproc)" --target vibebalancer vbctl vbdemo >/dev/null
+. "$root/test/bench/packages.sh"
+need_peers
+install_quietly
+build vibebalancer vbctl vbdemo
 exec /usr/bin/python3 "$root/test/bench/live.py" "$@"
