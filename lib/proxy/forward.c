@@ -12,9 +12,20 @@ static bool is_visible(struct vb_str text)
     return text.n > 0;
 }
 
+/* Eight digits at once, each in a byte: in the order of memory, which for a random number is as good as any. */
+static void write_hex(char *to, uint32_t number)
+{
+    uint64_t digits = number;
+    digits = (digits | digits << 16) & 0x0000ffff0000ffff;
+    digits = (digits | digits << 8) & 0x00ff00ff00ff00ff;
+    digits = (digits | digits << 4) & 0x0f0f0f0f0f0f0f0f;
+    uint64_t above_9 = (digits + 0x0606060606060606) >> 4 & 0x0101010101010101;
+    digits += 0x3030303030303030 + above_9 * ('a' - '0' - 10);
+    memcpy(to, &digits, sizeof(digits));
+}
+
 void vb_forward_take_id(struct vb_proxy *proxy, const struct vb_head *head, struct vb_request_id *id)
 {
-    static const char hex[] = "0123456789abcdef";
     struct vb_str name = proxy->id_field;
     if (name.n == 0)
         return;
@@ -24,9 +35,11 @@ void vb_forward_take_id(struct vb_proxy *proxy, const struct vb_head *head, stru
         memcpy(id->text, own->value.p, own->value.n);
         return;
     }
-    uint64_t random[2] = {vb_rand_u64(&proxy->rand), vb_rand_u64(&proxy->rand)};
-    for (unsigned i = 0; i < VB_REQUEST_ID_LEN; i++)
-        id->text[i] = hex[random[i / 16] >> (i % 16 * 4) & 15];
+    for (unsigned i = 0; i < VB_REQUEST_ID_LEN; i += 2 * sizeof(uint64_t)) {
+        uint64_t random = vb_rand_u64(&proxy->rand);
+        write_hex(id->text + i, (uint32_t)random);
+        write_hex(id->text + i + sizeof(uint64_t), (uint32_t)(random >> 32));
+    }
     id->length = VB_REQUEST_ID_LEN;
     id->is_new = true;
 }

@@ -103,7 +103,8 @@ def test_each_request_gets_an_id_that_the_client_sees_too(pair):
     lb, there = pair(workers=2)
     answered = [get(lb.port).field("X-Request-ID") for _ in range(20)]
     assert [request.field("X-Request-ID") for request in there.requests] == answered
-    assert len(set(answered)) == 20 and all(re.fullmatch(r"[\w-]{8,}", ident) for ident in answered)
+    assert len(set(answered)) == 20 and all(re.fullmatch(r"[0-9a-f]{32}", ident) for ident in answered)
+    assert set("".join(answered)) == set("0123456789abcdef")
 
 
 def test_an_id_that_the_client_brings_is_kept(pair):
