@@ -27,6 +27,8 @@ BUILD = Path(os.environ.get("VB_BUILD_DIR", ROOT / "build-asan"))
 TIMEOUT = 20  # seconds; for a machine that is busy with sanitizers
 CACHE = BUILD / "CMakeCache.txt"
 SANITIZED = CACHE.exists() and "VB_ASAN:BOOL=ON" in CACHE.read_text()
+# What is left of the look for leaks at a process's end when that is killed meanwhile.
+INTERRUPTED = re.compile(r"==\d+==Unable to get registers from thread \d+\.\n?")
 SANITIZER = re.compile(r"ERROR: \w+Sanitizer|runtime error:|WARNING: ThreadSanitizer")
 
 
@@ -332,7 +334,7 @@ class Balancer:
 
     def reports(self):
         """What sanitizers had to say about any of its processes."""
-        texts = [path.read_text(errors="replace") for path in sorted(self.folder.glob("report*"))]
+        texts = [INTERRUPTED.sub("", path.read_text(errors="replace")) for path in sorted(self.folder.glob("report*"))]
         return "".join(texts) + "".join(line for line in self.log().splitlines(True) if SANITIZER.search(line))
 
     def log(self):
