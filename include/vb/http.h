@@ -72,10 +72,11 @@ struct vb_head {
     unsigned minor;  /* HTTP/1.minor: 0 or 1; a higher one is read as 1 (RFC 9110 2.5) */
     bool keep_alive; /* the sender wants the connection to persist (RFC 9112 9.3) */
     enum vb_framing framing;
-    uint64_t length;  /* body bytes, with VB_FRAMING_LENGTH */
-    uint32_t present; /* bit set of enum vb_field_id */
+    uint64_t length;                   /* body bytes, with VB_FRAMING_LENGTH */
+    uint32_t present;                  /* bit set of enum vb_field_id */
+    uint16_t first[VB_FIELD_ID_COUNT]; /* where in `fields`, of those that are present */
     unsigned n_fields;
-    struct vb_field fields[VB_FIELDS_MAX];
+    struct vb_field fields[VB_FIELDS_MAX + 1]; /* the last is where one too many is read to */
 };
 
 /* Why a message was refused: the status that a client gets for such a request, and a sentence. */
@@ -102,7 +103,11 @@ ssize_t vb_h1_parse_response(const char *bytes, size_t n, const struct vb_head_l
                              struct vb_head *head, struct vb_refusal *ret_refusal);
 
 /* The first field of that kind; NULL when there is none. */
-const struct vb_field *vb_head_find(const struct vb_head *head, enum vb_field_id id);
+static inline const struct vb_field *vb_head_find(const struct vb_head *head, enum vb_field_id id)
+{
+    return (head->present & 1u << id) != 0 ? &head->fields[head->first[id]] : NULL;
+}
+
 const struct vb_field *vb_head_find_name(const struct vb_head *head, struct vb_str name);
 
 /* Takes the next member off a comma-separated list, without its white space and skipping empty ones (RFC 9110 5.6.1).
@@ -206,8 +211,9 @@ struct vb_forward_request {
     struct vb_str max_forwards; /* in place of the client's; empty: that one passes */
 };
 
-/* Writes the request head that a backend gets. Its length; -ENOBUFS when `size` is too small. */
-ssize_t vb_h1_write_request(char *to, size_t size, const struct vb_head *head, const struct vb_forward_request *how);
+/* Writes the request head that a backend gets. Its length; `to` has at least the room that the other function says. */
+size_t vb_h1_write_request(char *to, const struct vb_head *head, const struct vb_forward_request *how);
+size_t vb_h1_request_room(const struct vb_head *head, const struct vb_forward_request *how);
 
 struct vb_forward_response {
     struct vb_str via;
@@ -220,9 +226,11 @@ struct vb_forward_response {
     bool announce_keep_alive;   /* Connection: keep-alive, which an HTTP/1.0 client needs to hear */
 };
 
-ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, const struct vb_forward_response *how);
+/* The same for the response head that a client gets. */
+size_t vb_h1_write_response(char *to, const struct vb_head *head, const struct vb_forward_response *how);
+size_t vb_h1_response_room(const struct vb_head *head, const struct vb_forward_response *how);
 
-/* Bytes that the two functions may add to the head that came in, three times its host and the texts in `how` aside. */
+/* Of that room: all but the head that came in, three times its host, and the texts in `how`. */
 #define VB_HEAD_ROOM 512
 
 /* Writes a chunk's size line, for which `to` has VB_CHUNK_LINE_MAX bytes; its length. Data and "\r\n" follow it. */

@@ -79,9 +79,9 @@ static int after_extension_byte(int at, char c)
     case EXT_TOKEN:
         return token ? EXT_TOKEN : behind_value(c);
     case EXT_QUOTED:
-        return c == '"' ? EXT_VALUE_END : c == '\\' ? EXT_PAIR : vb_scan_is_value(&c, 1) ? EXT_QUOTED : BROKEN;
+        return c == '"' ? EXT_VALUE_END : c == '\\' ? EXT_PAIR : vb_is_value_byte(c) ? EXT_QUOTED : BROKEN;
     case EXT_PAIR:
-        return vb_scan_is_value(&c, 1) ? EXT_QUOTED : BROKEN;
+        return vb_is_value_byte(c) ? EXT_QUOTED : BROKEN;
     default: /* EXT_VALUE_END */
         return behind_value(c);
     }

@@ -1,6 +1,5 @@
 /* Lines, fields, the field names that we know, and small tables of the protocol. */
 #include <errno.h>
-#include <strings.h>
 
 #include "fields.h"
 #include "scan.h"
@@ -22,7 +21,7 @@ const bool vb_is_host_byte[256] = {
 #undef T
 
 struct known_field {
-    const char *name;
+    const char *name; /* of letters and `-`, which only they themselves become by setting the bit 0x20, in a token */
     uint8_t id;
 };
 
@@ -41,57 +40,55 @@ static const struct known_field known_fields[][3] = {
     [17] = {{"transfer-encoding", VB_FIELD_TRANSFER_ENCODING}, {"x-forwarded-proto", VB_FIELD_X_FORWARDED_PROTO}},
 };
 
+static bool is_known(const char *p, const char *known, size_t n)
+{
+    uint64_t ours, theirs;
+    for (; n >= sizeof(ours); n -= sizeof(ours), p += sizeof(ours), known += sizeof(ours)) {
+        memcpy(&ours, p, sizeof(ours));
+        memcpy(&theirs, known, sizeof(theirs));
+        if ((ours | 0x2020202020202020) != theirs)
+            return false;
+    }
+    while (n > 0 && (p[n - 1] | 0x20) == known[n - 1])
+        n--;
+    return n == 0;
+}
+
 enum vb_field_id vb_field_identify(struct vb_str name)
 {
     if (name.n >= VB_ARRAY_SIZE(known_fields))
         return VB_FIELD_OTHER;
     for (const struct known_field *known = known_fields[name.n]; known->name != NULL; known++)
-        if ((name.p[0] | 0x20) == known->name[0] && strncasecmp(name.p, known->name, name.n) == 0)
+        if ((name.p[0] | 0x20) == known->name[0] && is_known(name.p, known->name, name.n))
             return known->id;
     return VB_FIELD_OTHER;
 }
 
-int vb_next_line(const char **p, const char *end, struct vb_str *ret_line)
+int vb_line_read(const char **p, const char *end, struct vb_str *ret_line, const char **ret_why)
 {
-    const char *lf = memchr(*p, '\n', (size_t)(end - *p));
-    if (lf == NULL) { /* a CR that no LF follows is wrong wherever it stands */
-        const char *cr = memchr(*p, '\r', (size_t)(end - *p));
-        return cr == NULL || cr + 1 == end ? 0 : -EPROTO;
+    const char *begin = *p, *stop = vb_scan_value(begin, end);
+    bool is_cr = stop < end && *stop == '\r';
+    if (stop == end || (is_cr && stop + 1 == end))
+        return 0;
+    if (is_cr && stop[1] == '\n') {
+        *ret_line = (struct vb_str){begin, (size_t)(stop - begin)};
+        *p = stop + 2;
+        return 1;
     }
-    if (lf == *p || lf[-1] != '\r')
-        return -EPROTO;
-    *ret_line = (struct vb_str){*p, (size_t)(lf - 1 - *p)};
-    *p = lf + 1;
-    return 1;
+    *ret_why = is_cr || *stop == '\n' ? "CR or LF stands alone, where only CRLF ends a line"
+                                      : "there is a control character in the head";
+    return -EPROTO;
 }
 
-const char *vb_field_read(struct vb_str line, struct vb_field *ret_field)
+int vb_field_refuse(const char *p, const char *end, const char **ret_why)
 {
-    size_t name = vb_scan_token(line.p, line.n);
-    if (name == 0 && (line.p[0] == ' ' || line.p[0] == '\t'))
-        return "a header line begins with white space";
-    if (name == 0 || name == line.n || line.p[name] != ':')
-        return "a header field has no valid name";
-    const char *value = line.p + name + 1, *end = line.p + line.n;
-    while (value < end && (*value == ' ' || *value == '\t'))
-        value++;
-    while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
-        end--;
-    if (!vb_scan_is_value(value, (size_t)(end - value)))
-        return "a header field's value has a control character";
-    ret_field->name = (struct vb_str){line.p, name};
-    ret_field->value = (struct vb_str){value, (size_t)(end - value)};
-    return NULL;
-}
-
-const struct vb_field *vb_head_find(const struct vb_head *head, enum vb_field_id id)
-{
-    if ((head->present & (1u << id)) == 0)
-        return NULL;
-    for (unsigned i = 0; i < head->n_fields; i++)
-        if (head->fields[i].id == id)
-            return &head->fields[i];
-    return NULL;
+    struct vb_str line;
+    int r = vb_line_read(&p, end, &line, ret_why);
+    if (r <= 0)
+        return r;
+    *ret_why = line.p[0] == ' ' || line.p[0] == '\t' ? "a header line begins with white space"
+                                                     : "a header field has no valid name";
+    return -EPROTO;
 }
 
 const struct vb_field *vb_head_find_name(const struct vb_head *head, struct vb_str name)

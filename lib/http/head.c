@@ -19,7 +19,7 @@ struct scan {
     struct vb_refusal *refusal;
 };
 
-static int refuse(struct scan *s, unsigned status, const char *why)
+VB_COLD static int refuse(struct scan *s, unsigned status, const char *why)
 {
     *s->refusal = (struct vb_refusal){status, why};
     return -EPROTO;
@@ -27,54 +27,50 @@ static int refuse(struct scan *s, unsigned status, const char *why)
 
 static int next_line(struct scan *s, struct vb_str *ret_line)
 {
-    int r = vb_next_line(&s->p, s->end, ret_line);
-    return r < 0 ? refuse(s, 400, "CR or LF stands alone, where only CRLF ends a line") : r;
+    const char *why;
+    int r = vb_line_read(&s->p, s->end, ret_line, &why);
+    return r < 0 ? refuse(s, 400, why) : r;
 }
 
 /* ---- fields ------------------------------------------------------------------------------------------------------ */
 
-static const char too_many_fields[] = "too many header fields";
+/* Two of these would let two readers see two messages (RFC 9112 3.2, 6.3). */
+#define ONCE (1u << VB_FIELD_HOST | 1u << VB_FIELD_CONTENT_LENGTH | 1u << VB_FIELD_TRANSFER_ENCODING)
 
-static bool is_full(const struct scan *s)
-{
-    return s->head->n_fields >= VB_MIN(s->limits->fields, VB_FIELDS_MAX);
-}
-
-static int parse_field(struct scan *s, struct vb_str line)
+/* The field that was read last becomes part of the head. */
+static int add_field(struct scan *s)
 {
     struct vb_head *head = s->head;
-    if (is_full(s))
-        return refuse(s, 431, too_many_fields);
     struct vb_field *field = &head->fields[head->n_fields];
-    const char *why = vb_field_read(line, field);
-    if (why != NULL)
-        return refuse(s, 400, why);
-    head->n_fields++;
-    field->line_end = s->p;
     field->id = vb_field_identify(field->name);
     field->named_by_connection = false;
-    /* Two of these would let two readers see two messages (RFC 9112 3.2, 6.3). */
-    const uint32_t once = 1u << VB_FIELD_HOST | 1u << VB_FIELD_CONTENT_LENGTH | 1u << VB_FIELD_TRANSFER_ENCODING;
-    if ((head->present & once & (1u << field->id)) != 0)
+    const uint32_t bit = 1u << field->id;
+    if ((head->present & bit & ONCE) != 0)
         return refuse(s, 400, "Host, Content-Length or Transfer-Encoding is there twice");
-    head->present |= 1u << field->id;
+    if ((head->present & bit) == 0)
+        head->first[field->id] = (uint16_t)head->n_fields;
+    head->present |= bit;
+    head->n_fields++;
     return 0;
 }
 
 /* 1: the empty line has been read; 0: not yet. */
 static int parse_fields(struct scan *s)
 {
-    struct vb_str line;
+    struct vb_head *head = s->head;
+    const unsigned max = VB_MIN(s->limits->fields, VB_FIELDS_MAX);
+    const char *why;
     int r;
-    while ((r = next_line(s, &line)) > 0) {
-        if (line.n == 0)
+    while ((r = vb_field_read(&s->p, s->end, &head->fields[head->n_fields], &why)) != 0) {
+        if (r > 0 && head->fields[head->n_fields].name.n == 0)
             return 1;
-        r = parse_field(s, line);
+        if (head->n_fields == max)
+            return refuse(s, 431, "too many header fields");
+        r = r < 0 ? refuse(s, 400, why) : add_field(s);
         if (r < 0)
             return r;
     }
-    /* Of two faults the one that a whole line would have shown. */
-    return r < 0 && is_full(s) ? refuse(s, 431, too_many_fields) : r;
+    return 0;
 }
 
 /* What the Connection field says: close, keep-alive, and the names of fields that are for this hop only. */
@@ -163,17 +159,18 @@ static int parse_version(struct scan *s, struct vb_str text)
     return 0;
 }
 
-/* reg-name or IPv4address, without the comma, which would make a list (RFC 3986 3.2.2) */
-static bool is_reg_name(struct vb_str text)
+/* Behind the reg-name or IPv4address at `p`, without the comma, which would make a list (RFC 3986 3.2.2). */
+static const char *skip_reg_name(const char *p, const char *end)
 {
-    for (size_t i = 0; i < text.n; i++) {
-        if (vb_is_host_byte[(unsigned char)text.p[i]])
-            continue;
-        if (text.p[i] != '%' || text.n - i < 3 || vb_hex_value(text.p[i + 1]) < 0 || vb_hex_value(text.p[i + 2]) < 0)
-            return false;
-        i += 2;
+    while (p < end) {
+        if (vb_is_host_byte[(unsigned char)*p])
+            p++;
+        else if (*p == '%' && end - p >= 3 && vb_hex_value(p[1]) >= 0 && vb_hex_value(p[2]) >= 0)
+            p += 3;
+        else
+            break;
     }
-    return text.n > 0;
+    return p;
 }
 
 static bool is_ipv6(struct vb_str text)
@@ -198,9 +195,8 @@ static bool is_authority(struct vb_str text)
             return false;
         port = close + 1;
     } else {
-        const char *colon = memchr(text.p, ':', text.n);
-        port = colon == NULL ? end : colon;
-        if (!is_reg_name((struct vb_str){text.p, (size_t)(port - text.p)}))
+        port = skip_reg_name(text.p, end);
+        if (port == text.p)
             return false;
     }
     if (port == end)
@@ -254,17 +250,17 @@ static int parse_target(struct scan *s, struct vb_str target)
 static int parse_request_line(struct scan *s, struct vb_str line)
 {
     struct vb_head *head = s->head;
-    size_t method = vb_scan_token(line.p, line.n);
-    if (method == 0 || method == line.n || line.p[method] != ' ')
+    const char *end = line.p + line.n, *begin = vb_scan_token(line.p, end);
+    if (begin == line.p || begin == end || *begin != ' ')
         return refuse(s, 400, "the first line is not a request line");
-    const char *begin = line.p + method + 1, *end = line.p + line.n;
-    const char *space = memchr(begin, ' ', (size_t)(end - begin));
-    if (space == NULL)
+    head->method = (struct vb_str){line.p, (size_t)(begin - line.p)};
+    begin++;
+    const char *space = vb_scan_target(begin, end);
+    if (space == end)
         return refuse(s, 400, "the request line has no HTTP version");
-    struct vb_str target = {begin, (size_t)(space - begin)};
-    head->method = (struct vb_str){line.p, method};
-    if (target.n == 0 || !vb_scan_is_target(target.p, target.n))
+    if (space == begin || *space != ' ')
         return refuse(s, 400, "the request target is empty or has a character that it may not have");
+    struct vb_str target = {begin, (size_t)(space - begin)};
     int r = parse_version(s, (struct vb_str){space + 1, (size_t)(end - space - 1)});
     if (r < 0)
         return r;
@@ -307,8 +303,8 @@ static int apply_host(struct scan *s)
 /* Not a line yet: say no at once to what cannot become a request, such as a TLS handshake. */
 static int check_first_bytes(struct scan *s)
 {
-    size_t n = (size_t)(s->end - s->p), method = vb_scan_token(s->p, n);
-    if (method < n && (method == 0 || s->p[method] != ' ') && s->p[0] != '\r')
+    const char *method_end = vb_scan_token(s->p, s->end);
+    if (method_end < s->end && (method_end == s->p || *method_end != ' ') && s->p[0] != '\r')
         return refuse(s, 400, "the first line is not a request line");
     return 0;
 }
@@ -323,7 +319,8 @@ static void begin(struct scan *s, const char *bytes, size_t n, const struct vb_h
                   struct vb_head *head, struct vb_refusal *refusal)
 {
     *s = (struct scan){bytes, bytes + VB_MIN(n, limits->bytes), limits, head, refusal};
-    memset(head, 0, offsetof(struct vb_head, fields));
+    memset(head, 0, offsetof(struct vb_head, first));
+    head->n_fields = 0;
 }
 
 ssize_t vb_h1_parse_request(const char *bytes, size_t n, const struct vb_head_limits *limits, struct vb_head *head,
@@ -365,22 +362,23 @@ ssize_t vb_h1_parse_request(const char *bytes, size_t n, const struct vb_head_li
 
 /* ---- responses --------------------------------------------------------------------------------------------------- */
 
+static bool is_status(const char *p)
+{
+    return p[0] >= '1' && p[0] <= '9' && p[1] >= '0' && p[1] <= '9' && p[2] >= '0' && p[2] <= '9';
+}
+
 /* HTTP-version SP 3DIGIT SP [ reason ] (RFC 9112 4); many servers leave the last space out with the reason. */
 static int parse_status_line(struct scan *s, struct vb_str line)
 {
     struct vb_head *head = s->head;
-    uint64_t status;
-    if (line.n < 12 || line.p[8] != ' ' || vb_parse_u64((struct vb_str){line.p + 9, 3}, 999, &status) < 0 ||
-        status < 100 || (line.n > 12 && line.p[12] != ' '))
+    if (line.n < 12 || line.p[8] != ' ' || !is_status(line.p + 9) || (line.n > 12 && line.p[12] != ' '))
         return refuse(s, 502, "the first line is not a status line");
     int r = parse_version(s, (struct vb_str){line.p, 8});
     if (r < 0)
         return r;
-    head->status = (unsigned)status;
+    head->status = (unsigned)((line.p[9] - '0') * 100 + (line.p[10] - '0') * 10 + (line.p[11] - '0'));
     if (line.n > 13)
         head->reason = (struct vb_str){line.p + 13, line.n - 13};
-    if (!vb_scan_is_value(head->reason.p, head->reason.n))
-        return refuse(s, 502, "the reason phrase has a control character");
     return 0;
 }
 

@@ -2,59 +2,80 @@
 #ifndef VB_HTTP_SCAN_H
 #define VB_HTTP_SCAN_H
 
+#include <endian.h>
 #include <string.h>
 
 #include "vb/base.h"
 
 extern const bool vb_is_token_byte[256], vb_is_host_byte[256];
 
-/* Length of the token at the start. */
-static inline size_t vb_scan_token(const char *p, size_t n)
+typedef uint8_t vb_bytes16 __attribute__((vector_size(16)));
+typedef uint64_t vb_words2 __attribute__((vector_size(16)));
+
+/* Of a comparison of sixteen bytes: the first for which it is true, or 16. */
+static inline unsigned vb_first_true(vb_bytes16 is_true)
 {
-    size_t i = 0;
-    while (i < n && vb_is_token_byte[(unsigned char)p[i]])
-        i++;
-    return i;
+    vb_words2 words = (vb_words2)is_true;
+    if (words[0] != 0)
+        return (unsigned)__builtin_ctzll(le64toh(words[0])) / 8;
+    return words[1] != 0 ? 8 + (unsigned)__builtin_ctzll(le64toh(words[1])) / 8 : 16;
 }
 
-#define VB_ALL_BYTES(b) (0x0101010101010101ull * (b))
-
-/* High bit of each byte set where the byte is below 0x20 or is 0x7f. */
-static inline uint64_t vb_control_bytes(uint64_t word)
+/* Behind the token at `p`. Letters and `-` are looked at sixteen at a time. */
+static inline const char *vb_scan_token(const char *p, const char *end)
 {
-    uint64_t below = (word - VB_ALL_BYTES(0x20)) & ~word;
-    uint64_t x = word ^ VB_ALL_BYTES(0x7f);
-    uint64_t del = (x - VB_ALL_BYTES(0x01)) & ~x;
-    return (below | del) & VB_ALL_BYTES(0x80);
+    while (end - p >= 16) {
+        vb_bytes16 bytes;
+        memcpy(&bytes, p, sizeof(bytes));
+        unsigned n = vb_first_true(((bytes | 0x20) - 'a' >= 26) & (bytes != '-'));
+        p += n;
+        if (n < 16)
+            break;
+    }
+    while (p < end && vb_is_token_byte[(unsigned char)*p])
+        p++;
+    return p;
 }
 
-/* Is every byte one that a field value may hold: visible ASCII, space, tab, obs-text? Eight at a time. */
-static inline bool vb_scan_is_value(const char *p, size_t n)
+/* May a field value hold it: visible ASCII, space, tab, obs-text? */
+static inline bool vb_is_value_byte(char c)
 {
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        uint64_t word;
-        memcpy(&word, p + i, 8);
-        if (VB_UNLIKELY(vb_control_bytes(word) != 0))
-            break; /* a control byte or a tab, or a false alarm by a borrow: look closer below */
-    }
-    for (; i < n; i++) {
-        unsigned char c = (unsigned char)p[i];
-        if ((c < 0x20 && c != '\t') || c == 0x7f)
-            return false;
-    }
-    return true;
+    return ((unsigned char)c >= 0x20 && c != 0x7f) || c == '\t';
 }
 
-/* Is every byte visible ASCII, as a request target must be? No `#`: a fragment is never sent (RFC 9112 3.2). */
-static inline bool vb_scan_is_target(const char *p, size_t n)
+/* The first byte that no value may hold, or `end`. Sixteen at a time. */
+static inline const char *vb_scan_value(const char *p, const char *end)
 {
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)p[i];
-        if (c <= 0x20 || c >= 0x7f || c == '#')
-            return false;
+    while (end - p >= 16) {
+        vb_bytes16 bytes;
+        memcpy(&bytes, p, sizeof(bytes));
+        unsigned n = vb_first_true(((bytes < 0x20) & (bytes != '\t')) | (bytes == 0x7f));
+        p += n;
+        if (n < 16)
+            return p;
     }
-    return true;
+    while (p < end && vb_is_value_byte(*p))
+        p++;
+    return p;
+}
+
+/*
+ * The first byte that is not visible ASCII, of which a request target is, or `end`. `#` is not either: a fragment is
+ * never sent (RFC 9112 3.2).
+ */
+static inline const char *vb_scan_target(const char *p, const char *end)
+{
+    while (end - p >= 16) {
+        vb_bytes16 bytes;
+        memcpy(&bytes, p, sizeof(bytes));
+        unsigned n = vb_first_true((bytes <= 0x20) | (bytes >= 0x7f) | (bytes == '#'));
+        p += n;
+        if (n < 16)
+            return p;
+    }
+    while (p<end && * p> 0x20 && *p < 0x7f && *p != '#')
+        p++;
+    return p;
 }
 
 #endif

@@ -85,18 +85,18 @@ ssize_t vb_trailers_read(const char *bytes, size_t n, const struct vb_head_limit
                          struct vb_body_part *ret_part)
 {
     const char *p = bytes, *end = bytes + VB_MIN(n, limits->bytes);
-    struct vb_str line;
+    struct vb_field field;
+    const char *why;
     unsigned fields = 0;
     int r;
     ret_part->n_trailers = 0;
-    while ((r = vb_next_line(&p, end, &line)) > 0) {
-        struct vb_field field;
-        if (line.n == 0)
+    while ((r = vb_field_read(&p, end, &field, &why)) > 0) {
+        if (field.name.n == 0)
             return p - bytes;
-        if (++fields > limits->fields || vb_field_read(line, &field) != NULL)
+        if (++fields > limits->fields)
             return -EPROTO;
         if (vb_trailer_passes(field.name))
-            add_line(ret_part, line.p, p);
+            add_line(ret_part, field.name.p, field.line_end);
     }
     ret_part->n_trailers = 0;
     return r == 0 && n >= limits->bytes ? -EPROTO : r;

@@ -2,39 +2,30 @@
  * Heads as they leave. Fields that pass are copied in runs of whole lines, as they came; only what a proxy must change
  * is written anew: the first line, framing, hop-by-hop fields, and what it adds.
  */
-#include <errno.h>
-#include <stdio.h>
-
 #include "vb/http.h"
 
-struct writer {
-    char *p, *end;
-    bool full;
-};
+/*
+ * Each of these writes at `to`, for which the caller has made room (see vb_h1_request_room), and says where it ends.
+ */
 
-static inline void put(struct writer *w, const char *bytes, size_t n)
+static inline char *put(char *to, const char *bytes, size_t n)
 {
-    if (VB_UNLIKELY((size_t)(w->end - w->p) < n)) {
-        w->full = true;
-        return;
-    }
-    memcpy(w->p, bytes, n);
-    w->p += n;
+    return (char *)memcpy(to, bytes, n) + n;
 }
 
-#define put_literal(w, text) put(w, text, sizeof(text) - 1)
+#define put_literal(to, text) put(to, text, sizeof(text) - 1)
 
-static void put_str(struct writer *w, struct vb_str text)
+static inline char *put_str(char *to, struct vb_str text)
 {
-    put(w, text.p, text.n);
+    return put(to, text.p, text.n);
 }
 
-static void put_field(struct writer *w, struct vb_str name, struct vb_str value)
+static inline char *put_field(char *to, struct vb_str name, struct vb_str value)
 {
-    put_str(w, name);
-    put_literal(w, ": ");
-    put_str(w, value);
-    put_literal(w, "\r\n");
+    to = put_str(to, name);
+    to = put_literal(to, ": ");
+    to = put_str(to, value);
+    return put_literal(to, "\r\n");
 }
 
 static char *format_u64(char *end, uint64_t value, unsigned base)
@@ -46,30 +37,30 @@ static char *format_u64(char *end, uint64_t value, unsigned base)
     return end;
 }
 
-static void put_u64(struct writer *w, uint64_t value)
+static char *put_u64(char *to, uint64_t value)
 {
     char digits[20], *end = digits + sizeof(digits), *p = format_u64(end, value, 10);
-    put(w, p, (size_t)(end - p));
+    return put(to, p, (size_t)(end - p));
 }
 
-/* The fields that are not in the bit set `drop`, nor named by Connection, in runs of whole lines. */
-static void put_fields(struct writer *w, const struct vb_head *head, uint32_t drop, struct vb_str drop_name)
+/*
+ * The fields that are not in the bit set `drop`, nor named by Connection, in runs of whole lines; `run` is a line
+ * before them that passes too, if any.
+ */
+static char *put_fields(char *to, struct vb_str run, const struct vb_head *head, uint32_t drop, struct vb_str drop_name)
 {
-    const char *run = NULL, *run_end = NULL;
     for (unsigned i = 0; i < head->n_fields; i++) {
         const struct vb_field *field = &head->fields[i];
         if ((drop & (1u << field->id)) != 0 || field->named_by_connection ||
             (field->name.n == drop_name.n && vb_str_eq_nocase(field->name, drop_name)))
             continue;
-        if (field->name.p != run_end) {
-            if (run != NULL)
-                put(w, run, (size_t)(run_end - run));
-            run = field->name.p;
+        if (field->name.p != run.p + run.n) {
+            to = put_str(to, run);
+            run = (struct vb_str){field->name.p, 0};
         }
-        run_end = field->line_end;
+        run.n = (size_t)(field->line_end - run.p);
     }
-    if (run != NULL)
-        put(w, run, (size_t)(run_end - run));
+    return put_str(to, run);
 }
 
 /* For one hop only (RFC 9110 7.6.1), or made anew here. */
@@ -79,28 +70,38 @@ static void put_fields(struct writer *w, const struct vb_head *head, uint32_t dr
 #define X_FORWARDED                                                                                                    \
     (1u << VB_FIELD_X_FORWARDED_FOR | 1u << VB_FIELD_X_FORWARDED_PROTO | 1u << VB_FIELD_X_FORWARDED_HOST)
 
-static void put_framing(struct writer *w, enum vb_framing framing, uint64_t length)
+/* `Content-Length: 1` and no other way to write it, which a recipient might read otherwise: it may pass as it came. */
+static bool is_plain_length(const struct vb_head *head)
+{
+    const struct vb_field *field = vb_head_find(head, VB_FIELD_CONTENT_LENGTH);
+    return head->framing == VB_FRAMING_LENGTH && (field->value.p[0] != '0' || field->value.n == 1) &&
+           field->value.p == field->name.p + strlen("Content-Length: ") && field->value.p[-1] == ' ' &&
+           field->line_end == field->value.p + field->value.n + strlen("\r\n");
+}
+
+static char *put_framing(char *to, enum vb_framing framing, uint64_t length)
 {
     if (framing == VB_FRAMING_LENGTH) {
-        put_literal(w, "Content-Length: ");
-        put_u64(w, length);
-        put_literal(w, "\r\n");
+        to = put_literal(to, "Content-Length: ");
+        to = put_u64(to, length);
+        to = put_literal(to, "\r\n");
     } else if (framing == VB_FRAMING_CHUNKED) {
-        put_literal(w, "Transfer-Encoding: chunked\r\n");
+        to = put_literal(to, "Transfer-Encoding: chunked\r\n");
     }
+    return to;
 }
 
 /* `Via: 1.1 name` on a line of its own, which means the same as appended to the list (RFC 9110 7.6.3, 5.3). */
-static void put_via(struct writer *w, unsigned minor, struct vb_str pseudonym)
+static char *put_via(char *to, unsigned minor, struct vb_str pseudonym)
 {
     if (pseudonym.n == 0)
-        return;
+        return to;
     if (minor == 1)
-        put_literal(w, "Via: 1.1 ");
+        to = put_literal(to, "Via: 1.1 ");
     else
-        put_literal(w, "Via: 1.0 ");
-    put_str(w, pseudonym);
-    put_literal(w, "\r\n");
+        to = put_literal(to, "Via: 1.0 ");
+    to = put_str(to, pseudonym);
+    return put_literal(to, "\r\n");
 }
 
 /* TE is one field, and says `trailers`. */
@@ -120,17 +121,18 @@ static bool wants_trailers(const struct vb_head *head)
 
 /* `Connection: Upgrade, TE` and what it names. TE is for one hop too; only `trailers` says something that we can keep.
  */
-static void put_hop_fields(struct writer *w, const struct vb_head *head, struct vb_str upgrade)
+static char *put_hop_fields(char *to, const struct vb_head *head, struct vb_str upgrade)
 {
     bool trailers = head->minor == 1 && wants_trailers(head);
     if (upgrade.n > 0) {
-        put_field(w, VB_STR("Connection"), trailers ? VB_STR("Upgrade, TE") : VB_STR("Upgrade"));
-        put_field(w, VB_STR("Upgrade"), upgrade);
+        to = put_field(to, VB_STR("Connection"), trailers ? VB_STR("Upgrade, TE") : VB_STR("Upgrade"));
+        to = put_field(to, VB_STR("Upgrade"), upgrade);
     } else if (trailers) {
-        put_literal(w, "Connection: TE\r\n");
+        to = put_literal(to, "Connection: TE\r\n");
     }
     if (trailers)
-        put_literal(w, "TE: trailers\r\n");
+        to = put_literal(to, "TE: trailers\r\n");
+    return to;
 }
 
 /* ---- who the client is (RFC 7239; X-Forwarded-* by custom) ------------------------------------------------------- */
@@ -171,94 +173,102 @@ static bool has_open_quote(struct vb_str list)
 }
 
 /* The members that a trusted client sent, each with the comma behind it. */
-static void put_list_so_far(struct writer *w, const struct vb_head *head, const struct vb_forward_client *client,
-                            enum vb_field_id id)
+static char *put_list_so_far(char *to, const struct vb_head *head, const struct vb_forward_client *client,
+                             enum vb_field_id id)
 {
     for (unsigned i = 0; client->trusted && i < head->n_fields; i++) {
         const struct vb_field *field = &head->fields[i];
         if (field->id != id || field->named_by_connection || field->value.n == 0 || has_open_quote(field->value))
             continue;
-        put_str(w, field->value);
-        put_literal(w, ", ");
+        to = put_str(to, field->value);
+        to = put_literal(to, ", ");
     }
+    return to;
 }
 
-static void put_x_forwarded(struct writer *w, const struct vb_head *head, const struct vb_forward_client *client)
+static char *put_x_forwarded(char *to, const struct vb_head *head, const struct vb_forward_client *client)
 {
     if (client->ip.n > 0) {
-        put_literal(w, "X-Forwarded-For: ");
-        put_list_so_far(w, head, client, VB_FIELD_X_FORWARDED_FOR);
-        put_str(w, client->ip);
-        put_literal(w, "\r\n");
+        to = put_literal(to, "X-Forwarded-For: ");
+        to = put_list_so_far(to, head, client, VB_FIELD_X_FORWARDED_FOR);
+        to = put_str(to, client->ip);
+        to = put_literal(to, "\r\n");
     }
     if (!is_kept(head, client, VB_FIELD_X_FORWARDED_PROTO))
-        put_literal(w, "X-Forwarded-Proto: http\r\n");
+        to = put_literal(to, "X-Forwarded-Proto: http\r\n");
     if (head->host.n > 0 && !is_kept(head, client, VB_FIELD_X_FORWARDED_HOST))
-        put_field(w, VB_STR("X-Forwarded-Host"), head->host);
+        to = put_field(to, VB_STR("X-Forwarded-Host"), head->host);
+    return to;
 }
 
-static void put_forwarded(struct writer *w, const struct vb_head *head, const struct vb_forward_client *client)
+static char *put_forwarded(char *to, const struct vb_head *head, const struct vb_forward_client *client)
 {
     bool is_v6 = memchr(client->ip.p, ':', client->ip.n) != NULL;
-    put_literal(w, "Forwarded: ");
-    put_list_so_far(w, head, client, VB_FIELD_FORWARDED);
-    put_literal(w, "for=");
+    to = put_literal(to, "Forwarded: ");
+    to = put_list_so_far(to, head, client, VB_FIELD_FORWARDED);
+    to = put_literal(to, "for=");
     if (client->ip.n == 0) {
-        put_literal(w, "unknown"); /* RFC 7239 6.2 */
+        to = put_literal(to, "unknown"); /* RFC 7239 6.2 */
     } else if (is_v6) {
-        put_literal(w, "\"[");
-        put_str(w, client->ip);
-        put_literal(w, "]\"");
+        to = put_literal(to, "\"[");
+        to = put_str(to, client->ip);
+        to = put_literal(to, "]\"");
     } else {
-        put_str(w, client->ip);
+        to = put_str(to, client->ip);
     }
     if (head->host.n > 0) { /* it was checked to be a host: nothing in it needs a backslash */
-        put_literal(w, ";host=\"");
-        put_str(w, head->host);
-        put_literal(w, "\"");
+        to = put_literal(to, ";host=\"");
+        to = put_str(to, head->host);
+        to = put_literal(to, "\"");
     }
-    put_literal(w, ";proto=http\r\n");
+    return put_literal(to, ";proto=http\r\n");
 }
 
 /* ---- heads ------------------------------------------------------------------------------------------------------- */
 
-static ssize_t finish(struct writer *w, const char *begin)
+size_t vb_h1_request_room(const struct vb_head *head, const struct vb_forward_request *how)
 {
-    put_literal(w, "\r\n");
-    return w->full ? -ENOBUFS : w->p - begin;
+    /* Host may appear three times more: of its own, and in two ways of telling about the client. */
+    return head->raw.n + 3 * head->host.n + how->fallback_host.n + how->via.n + how->id_field.n + how->id.n +
+           2 * how->client.ip.n + how->upgrade.n + how->max_forwards.n + VB_HEAD_ROOM;
 }
 
-ssize_t vb_h1_write_request(char *to, size_t size, const struct vb_head *head, const struct vb_forward_request *how)
+size_t vb_h1_write_request(char *to, const struct vb_head *head, const struct vb_forward_request *how)
 {
-    struct writer w = {to, to + size, false};
+    char *begin = to;
     bool has_host = head->host_from_target || vb_head_find(head, VB_FIELD_HOST) != NULL;
     bool has_content = head->framing == VB_FRAMING_CHUNKED || head->length > 0;
-    uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_CONTENT_LENGTH | 1u << VB_FIELD_HOST | forwarded_to_drop(&how->client);
+    bool length_passes = is_plain_length(head);
+    uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_HOST | forwarded_to_drop(&how->client);
+    if (!length_passes)
+        drop |= 1u << VB_FIELD_CONTENT_LENGTH;
     if (how->max_forwards.n > 0)
         drop |= 1u << VB_FIELD_MAX_FORWARDS;
     if (head->minor == 0 ||
         !has_content) /* RFC 9110 10.1.1: then it cannot be meant, and some servers wait for a body */
         drop |= 1u << VB_FIELD_EXPECT;
-    put_str(&w, head->method);
-    put_literal(&w, " ");
+    to = put_str(to, head->method);
+    to = put_literal(to, " ");
     if (head->slash_before_target)
-        put_literal(&w, "/");
-    put_str(&w, head->target);
-    put_literal(&w, " HTTP/1.1\r\n");
-    put_field(&w, VB_STR("Host"), has_host ? head->host : how->fallback_host);
-    put_fields(&w, head, drop, how->id.n > 0 ? how->id_field : VB_STR(""));
-    put_framing(&w, head->framing, head->length);
-    put_hop_fields(&w, head, how->upgrade);
+        to = put_literal(to, "/");
+    to = put_str(to, head->target);
+    to = put_literal(to, " HTTP/1.1\r\n");
+    to = put_field(to, VB_STR("Host"), has_host ? head->host : how->fallback_host);
+    to = put_fields(to, VB_STR(""), head, drop, how->id.n > 0 ? how->id_field : VB_STR(""));
+    if (!length_passes)
+        to = put_framing(to, head->framing, head->length);
+    to = put_hop_fields(to, head, how->upgrade);
     if (how->max_forwards.n > 0)
-        put_field(&w, VB_STR("Max-Forwards"), how->max_forwards);
+        to = put_field(to, VB_STR("Max-Forwards"), how->max_forwards);
     if (how->client.x)
-        put_x_forwarded(&w, head, &how->client);
+        to = put_x_forwarded(to, head, &how->client);
     if (how->client.rfc7239)
-        put_forwarded(&w, head, &how->client);
-    put_via(&w, head->minor, how->via);
+        to = put_forwarded(to, head, &how->client);
+    to = put_via(to, head->minor, how->via);
     if (how->id.n > 0)
-        put_field(&w, how->id_field, how->id);
-    return finish(&w, to);
+        to = put_field(to, how->id_field, how->id);
+    to = put_literal(to, "\r\n");
+    return (size_t)(to - begin);
 }
 
 static bool has_end_to_end(const struct vb_head *head, struct vb_str name)
@@ -267,55 +277,76 @@ static bool has_end_to_end(const struct vb_head *head, struct vb_str name)
     return field != NULL && !field->named_by_connection;
 }
 
-static void put_connection(struct writer *w, const struct vb_forward_response *how)
+static char *put_connection(char *to, const struct vb_forward_response *how)
 {
     bool upgrade = how->upgrade.n > 0;
     if (how->announce_close)
-        put_field(w, VB_STR("Connection"), upgrade ? VB_STR("Upgrade, close") : VB_STR("close"));
+        to = put_field(to, VB_STR("Connection"), upgrade ? VB_STR("Upgrade, close") : VB_STR("close"));
     else if (how->announce_keep_alive)
-        put_field(w, VB_STR("Connection"), upgrade ? VB_STR("Upgrade, keep-alive") : VB_STR("keep-alive"));
+        to = put_field(to, VB_STR("Connection"), upgrade ? VB_STR("Upgrade, keep-alive") : VB_STR("keep-alive"));
     else if (upgrade)
-        put_field(w, VB_STR("Connection"), VB_STR("Upgrade"));
+        to = put_field(to, VB_STR("Connection"), VB_STR("Upgrade"));
+    return to;
 }
 
-ssize_t vb_h1_write_response(char *to, size_t size, const struct vb_head *head, const struct vb_forward_response *how)
+/* The status line as we send it: the one that came, unless that is of another version or lacks the last space. */
+static char *put_status_line(char *to, const struct vb_head *head, struct vb_str *ret_line)
 {
-    struct writer w = {to, to + size, false};
-    uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_CONTENT_LENGTH;
+    const char *line = head->raw.p, *end = line + strlen("HTTP/1.1 200 ") + head->reason.n + strlen("\r\n");
+    *ret_line = VB_STR("");
+    if (line[strlen("HTTP/1.")] == '1' && line[strlen("HTTP/1.1 200")] == ' ') {
+        *ret_line = (struct vb_str){line, (size_t)(end - line)};
+        return to;
+    }
+    to = put_literal(to, "HTTP/1.1 ");
+    to = put(to, line + strlen("HTTP/1.1 "), 3);
+    to = put_literal(to, " ");
+    if (head->reason.n > 0)
+        to = put_str(to, head->reason);
+    return put_literal(to, "\r\n");
+}
+
+size_t vb_h1_response_room(const struct vb_head *head, const struct vb_forward_response *how)
+{
+    return head->raw.n + how->via.n + how->date.n + how->upgrade.n + how->id_field.n + how->id.n + how->set_cookie.n +
+           VB_HEAD_ROOM;
+}
+
+size_t vb_h1_write_response(char *to, const struct vb_head *head, const struct vb_forward_response *how)
+{
+    char *begin = to;
+    struct vb_str status_line;
+    bool length_passes = how->framing == VB_FRAMING_LENGTH && is_plain_length(head);
+    uint32_t drop = HOP_BY_HOP;
+    if (!length_passes)
+        drop |= 1u << VB_FIELD_CONTENT_LENGTH;
     if (head->framing == VB_FRAMING_CHUNKED && how->framing != VB_FRAMING_CHUNKED)
         drop |= 1u << VB_FIELD_TRAILER; /* there will be none */
     /* With no body the length describes what another method or an unconditional request would get. But 1xx and 204 must
      * not have one (RFC 9110 8.6). */
     bool describes = how->framing == VB_FRAMING_NONE && head->status >= 200 && head->status != 204 &&
                      vb_head_find(head, VB_FIELD_CONTENT_LENGTH) != NULL;
-    char status[3] = {(char)('0' + head->status / 100), (char)('0' + head->status / 10 % 10),
-                      (char)('0' + head->status % 10)};
-    put_literal(&w, "HTTP/1.1 ");
-    put(&w, status, sizeof(status));
-    put_literal(&w, " ");
-    if (head->reason.n > 0)
-        put_str(&w, head->reason);
-    put_literal(&w, "\r\n");
-    put_fields(&w, head, drop, VB_STR(""));
+    to = put_status_line(to, head, &status_line);
+    to = put_fields(to, status_line, head, drop, VB_STR(""));
     if (how->date.n > 0)
-        put_field(&w, VB_STR("Date"), how->date);
-    put_framing(&w, describes ? VB_FRAMING_LENGTH : how->framing, head->length);
+        to = put_field(to, VB_STR("Date"), how->date);
+    if (!length_passes)
+        to = put_framing(to, describes ? VB_FRAMING_LENGTH : how->framing, head->length);
     if (how->upgrade.n > 0)
-        put_field(&w, VB_STR("Upgrade"), how->upgrade);
-    put_connection(&w, how);
-    put_via(&w, head->minor, how->via);
+        to = put_field(to, VB_STR("Upgrade"), how->upgrade);
+    to = put_connection(to, how);
+    to = put_via(to, head->minor, how->via);
     if (how->id.n > 0 && !has_end_to_end(head, how->id_field))
-        put_field(&w, how->id_field, how->id);
+        to = put_field(to, how->id_field, how->id);
     if (how->set_cookie.n > 0) /* last: of two with one name a client keeps the later one (RFC 6265 5.3) */
-        put_field(&w, VB_STR("Set-Cookie"), how->set_cookie);
-    return finish(&w, to);
+        to = put_field(to, VB_STR("Set-Cookie"), how->set_cookie);
+    to = put_literal(to, "\r\n");
+    return (size_t)(to - begin);
 }
 
 size_t vb_h1_write_chunk_line(char *to, size_t chunk)
 {
     char digits[16], *end = digits + sizeof(digits), *p = format_u64(end, chunk, 16);
-    size_t n = (size_t)(end - p);
-    memcpy(to, p, n);
-    memcpy(to + n, "\r\n", 2);
-    return n + 2;
+    char *crlf = put(to, p, (size_t)(end - p));
+    return (size_t)(put_literal(crlf, "\r\n") - to);
 }

@@ -106,29 +106,30 @@ static bool has_body(const struct vb_head *head)
 }
 
 /* What a request without Host gets for one. Who waits for his turn has no backend yet, and gets that of the first. */
-static const char *address_for_host(const struct vb_exchange *x)
+static struct vb_str address_for_host(const struct vb_exchange *x)
 {
-    return x->backend >= 0 ? vb_shm_backend(x->proxy->shm, (unsigned)x->backend)->address
-                           : x->pool->conf->backends[0].address;
+    const char *address = x->backend >= 0 ? vb_shm_backend(x->proxy->shm, (unsigned)x->backend)->address
+                                          : x->pool->conf->backends[0].address;
+    return strncmp(address, "unix:", 5) == 0 ? VB_STR("localhost") : vb_str(address);
 }
 
 /* Makes the head that the backend gets. -ENOMEM. */
 static int make_request(struct vb_exchange *x, const struct vb_head *head, struct vb_str max_forwards)
 {
     struct vb_forward_request how;
-    vb_forward_prepare(x->proxy, x->client, &x->id, address_for_host(x), &how);
+    vb_forward_prepare(x->proxy, x->client, &x->id, &how);
+    if (head->host.n == 0)
+        how.fallback_host = address_for_host(x);
     how.upgrade = x->upgrade;
     how.max_forwards = max_forwards;
-    size_t room = vb_forward_room(head, &how);
+    size_t room = vb_h1_request_room(head, &how);
     char *to = x->inline_request;
     if (room > sizeof(x->inline_request)) {
         to = x->request_memory = malloc(room);
         if (to == NULL)
             return -ENOMEM;
     }
-    ssize_t n = vb_h1_write_request(to, room, head, &how);
-    assert(n > 0);
-    x->request = (struct vb_str){to, (size_t)n};
+    x->request = (struct vb_str){to, vb_h1_write_request(to, head, &how)};
     return 0;
 }
 
@@ -295,7 +296,7 @@ void vb_exchange_upgraded(struct vb_exchange *x, const struct vb_head *head, str
     vb_client_send_head(client, head, &how);
     vb_client_send_body(client, VB_FRAMING_NONE, &part);
     vb_timer_stop(&x->total);
-    vb_count(vb_exchange_traffic(x), upgrades);
+    vb_count(x->traffic, upgrades);
     vb_exchange_note_success(x);       /* to the switch; how long the tunnel lives is no latency */
     if (vb_client_flush(client) < 0) { /* before the upstream goes, which owns `rest` */
         vb_client_cut(client);
@@ -312,9 +313,9 @@ void vb_exchange_upgraded(struct vb_exchange *x, const struct vb_head *head, str
 void vb_exchange_tunnel_moved(struct vb_exchange *x, bool from_client, size_t bytes)
 {
     if (from_client)
-        vb_count_n(vb_exchange_traffic(x), bytes_out, bytes);
+        vb_count_n(x->traffic, bytes_out, bytes);
     else
-        vb_count_n(vb_exchange_traffic(x), bytes_in, bytes);
+        vb_count_n(x->traffic, bytes_in, bytes);
 }
 
 void vb_exchange_tunnel_over(struct vb_exchange *x, enum vb_tunnel_ending how)

@@ -15,9 +15,10 @@ struct vb_exchange {
     struct vb_proxy *proxy;
     struct vb_client *client;
     struct vb_proxy_pool *pool;
-    int backend;                /* slot; negative: none picked */
-    enum vb_pick_reason reason; /* why that one */
-    uint64_t key;               /* what the request is known by, if it has a key: see key.h */
+    int backend;                    /* slot; negative: none picked */
+    struct vb_shm_traffic *traffic; /* this worker's, of that backend */
+    enum vb_pick_reason reason;     /* why that one */
+    uint64_t key;                   /* what the request is known by, if it has a key: see key.h */
     bool has_key;
     int stuck_to;                 /* the backend that its cookie names; negative: none */
     bool cookie_is_old;           /* it is time for a new one */
@@ -53,11 +54,6 @@ struct vb_exchange {
 static inline struct vb_str vb_exchange_id(const struct vb_exchange *x)
 {
     return (struct vb_str){x->id.text, x->id.length};
-}
-
-static inline struct vb_shm_traffic *vb_exchange_traffic(const struct vb_exchange *x)
-{
-    return vb_proxy_traffic(x->proxy, (unsigned)x->backend);
 }
 
 /* What a pick has to know of it. */
@@ -106,7 +102,7 @@ void vb_exchange_note_abort(struct vb_exchange *x);
 void vb_exchange_note_success(struct vb_exchange *x);
 
 /* The request ends here: the client gets a response of our own, or learns that the one it is getting has no end. */
-void vb_exchange_give_up(struct vb_exchange *x, enum vb_failure failure, const char *detail);
+VB_COLD void vb_exchange_give_up(struct vb_exchange *x, enum vb_failure failure, const char *detail);
 
 /* Takes it out of all counts of what is in flight; once. */
 void vb_exchange_not_in_flight(struct vb_exchange *x);

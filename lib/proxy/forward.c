@@ -138,11 +138,10 @@ struct vb_str vb_forward_upgrade(const struct vb_conf_pool *pool, const struct v
 /* ---- the head that the backend gets ------------------------------------------------------------------------------ */
 
 void vb_forward_prepare(const struct vb_proxy *proxy, const struct vb_client *client, const struct vb_request_id *id,
-                        const char *address, struct vb_forward_request *ret_how)
+                        struct vb_forward_request *ret_how)
 {
     unsigned forwarded = proxy->conf->headers.forwarded;
     *ret_how = (struct vb_forward_request){
-        .fallback_host = strncmp(address, "unix:", 5) == 0 ? VB_STR("localhost") : vb_str(address),
         .via = proxy->via,
         .client =
             {
@@ -155,11 +154,4 @@ void vb_forward_prepare(const struct vb_proxy *proxy, const struct vb_client *cl
     };
     if (id->is_new)
         ret_how->id = (struct vb_str){id->text, id->length};
-}
-
-size_t vb_forward_room(const struct vb_head *head, const struct vb_forward_request *how)
-{
-    /* Host may appear three times more: of its own, and in two ways of telling about the client. */
-    return head->raw.n + 3 * head->host.n + how->fallback_host.n + how->via.n + how->id_field.n + how->id.n +
-           2 * how->client.ip.n + how->upgrade.n + how->max_forwards.n + VB_HEAD_ROOM;
 }

@@ -37,11 +37,8 @@ struct vb_str vb_forward_upgrade(const struct vb_conf_pool *pool, const struct v
 /* The protocol that a 426 asks for, if the pool allows it. */
 struct vb_str vb_forward_offer(const struct vb_conf_pool *pool, const struct vb_head *head);
 
-/* Fills in all that does not depend on the request itself. `address`, the backend's, is the Host where it has none. */
+/* Fills in all that does not depend on the request itself. */
 void vb_forward_prepare(const struct vb_proxy *proxy, const struct vb_client *client, const struct vb_request_id *id,
-                        const char *address, struct vb_forward_request *ret_how);
-
-/* Bytes that the head may take. */
-size_t vb_forward_room(const struct vb_head *head, const struct vb_forward_request *how);
+                        struct vb_forward_request *ret_how);
 
 #endif

@@ -21,8 +21,9 @@
 #define EXCESS_MS      1000
 #define WATCH_MS       5000
 #define QUEUE_TICK_MS  10
-/* What a response head may grow by when it passes (see VB_HEAD_ROOM), and a chunk line behind it. */
-#define SCRATCH_ROOM (VB_HEAD_ROOM + 3 * VB_NAME_MAX + VB_REQUEST_ID_MAX + VB_STICKY_MAX + VB_CHUNK_LINE_MAX)
+/* What a response head may grow by when it passes (see vb_h1_response_room), and a chunk line behind it. */
+#define SCRATCH_ROOM                                                                                                   \
+    (VB_HEAD_ROOM + 3 * VB_NAME_MAX + VB_DATE_MAX + VB_REQUEST_ID_MAX + VB_STICKY_MAX + VB_CHUNK_LINE_MAX)
 
 static int open_pools(struct vb_proxy *proxy)
 {

@@ -59,6 +59,7 @@ struct vb_backend_upstreams {
  * What is about to be written to a client: a head that was made here, and slices of what was just read. It is filled
  * and written within one event, so a worker has one and not each connection.
  */
+#define VB_DATE_MAX   32
 #define VB_OUT_SLICES (VB_BODY_SPANS + VB_TRAILER_SPANS + 8)
 struct vb_out {
     const struct vb_client *owner; /* whom it is for */
@@ -109,18 +110,13 @@ struct vb_proxy {
     struct vb_rand rand;
     struct vb_str via, id_field;
     uint64_t date_second; /* since 1970, of `date` */
-    char date[32];
+    char date[VB_DATE_MAX];
     struct vb_out to_client;
     char *path;               /* the normal form of the path that is being routed */
     char *key_path;           /* ... of the one that is a key; the other may be in use as a target by then */
     struct vb_body_part part; /* decoded by whoever is reading */
     struct vb_head head;      /* parsed by whoever is reading; large, hence last */
 };
-
-static inline struct vb_shm_traffic *vb_proxy_traffic(struct vb_proxy *proxy, unsigned backend)
-{
-    return vb_shm_traffic(proxy->shm, proxy->slot, backend);
-}
 
 /* The set of backends has changed: see to those that wait for one that was taken away, but not inside this event. */
 void vb_proxy_doubt_soon(struct vb_proxy *proxy);

@@ -25,11 +25,12 @@ void vb_client_send_head(struct vb_client *c, const struct vb_head *head, const 
     struct vb_out *out = &c->proxy->to_client;
     size_t room;
     char *to = out_scratch(out, &room);
-    ssize_t n = vb_h1_write_response(to, room, head, how);
-    assert(out->n == 0 && n > 0); /* the scratch space holds the largest head that is accepted, and what we add */
+    /* the scratch space holds the largest head that is accepted, and what we add */
+    assert(out->n == 0 && vb_h1_response_room(head, how) <= room);
+    size_t n = vb_h1_write_response(to, head, how);
     out->owner = c;
-    out->used += (size_t)n;
-    out_add(out, to, (size_t)n);
+    out->used += n;
+    out_add(out, to, n);
 }
 
 void vb_client_send_body(struct vb_client *c, enum vb_framing framing, const struct vb_body_part *part)

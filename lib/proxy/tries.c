@@ -50,8 +50,8 @@ void vb_exchange_note_success(struct vb_exchange *x)
 {
     uint64_t now = vb_clock_us();
     if (x->status != 0) /* else the protocol was switched */
-        count_status(vb_exchange_traffic(x), x->status);
-    count_latency(vb_exchange_traffic(x), x->try_us, now);
+        count_status(x->traffic, x->status);
+    count_latency(x->traffic, x->try_us, now);
     if (!vb_retry_is_failure(x->pool->conf, x->status))
         vb_outlier_passed(x->proxy->shm, (unsigned)x->backend, now);
 }
@@ -131,10 +131,10 @@ static void note_failure(struct vb_exchange *x, enum vb_failure failure, const c
         return;
     uint64_t now = vb_clock_us();
     if (failure != VB_FAIL_STATUS) { /* which is counted as a response */
-        vb_count(vb_exchange_traffic(x), errors);
+        vb_count(x->traffic, errors);
         if (info->timeout)
-            vb_count(vb_exchange_traffic(x), timeouts);
-        count_latency(vb_exchange_traffic(x), x->try_us, now);
+            vb_count(x->traffic, timeouts);
+        count_latency(x->traffic, x->try_us, now);
     }
     if (stale || info->is == VB_BACKEND_NEVER_FAILED)
         return;
@@ -252,13 +252,14 @@ static void take_backend(struct vb_exchange *x, unsigned backend, uint64_t now_u
     assert(tried->n < VB_TRIES_MAX);
     tried->backends[tried->n++] = (uint16_t)backend;
     x->backend = (int)backend;
+    x->traffic = vb_shm_traffic(x->proxy->shm, x->proxy->slot, backend);
     x->in_flight = true;
     x->resent = false;
     x->status = 0;
     if (vb_lb_in_panic(x->pool->lb))
         vb_count(x->proxy->stats, panicked);
-    vb_count(vb_exchange_traffic(x), requests);
-    vb_count(vb_exchange_traffic(x), picks[x->reason]);
+    vb_count(x->traffic, requests);
+    vb_count(x->traffic, picks[x->reason]);
 }
 
 /* A kept connection, or a new one. */
@@ -314,7 +315,7 @@ static bool is_out(const struct vb_exchange *x, uint64_t now_us)
 /* What is only said of a try that is left; while the backend's figures are still its own (see vb_lb_done). */
 static void count_left(struct vb_exchange *x, enum vb_failure failure, uint64_t now_us)
 {
-    struct vb_shm_traffic *traffic = vb_exchange_traffic(x);
+    struct vb_shm_traffic *traffic = x->traffic;
     vb_count(traffic, retries);
     if (failure == VB_FAIL_DOWN)
         vb_count(traffic, errors);
@@ -481,8 +482,8 @@ static bool send_to_same_again(struct vb_exchange *x)
     if (x->resent || !vb_retry_is_safe(&x->retry, vb_exchange_has_sent(x)))
         return false;
     x->resent = true;
-    vb_count(vb_exchange_traffic(x), retries);
-    vb_count(vb_exchange_traffic(x), stale);
+    vb_count(x->traffic, retries);
+    vb_count(x->traffic, stale);
     vb_upstream_release(&x->upstream, false);
     if (connect_some(x, true))
         vb_exchange_send(x);

@@ -36,10 +36,11 @@ struct vb_upstream {
     struct vb_proxy *proxy;
     struct vb_proxy_pool *pool;
     unsigned backend;
-    uint32_t incarnation;         /* of the backend's slot when it was connected */
-    unsigned interims;            /* 1xx responses in this exchange */
-    uint32_t turn;                /* grows when an exchange lets go: tells an event that its exchange is over */
-    struct vb_exchange *exchange; /* NULL: idle */
+    struct vb_shm_traffic *traffic; /* this worker's, of the backend */
+    uint32_t incarnation;           /* of the backend's slot when it was connected */
+    unsigned interims;              /* 1xx responses in this exchange */
+    uint32_t turn;                  /* grows when an exchange lets go: tells an event that its exchange is over */
+    struct vb_exchange *exchange;   /* NULL: idle */
     struct vb_stream *stream;
     struct vb_timer timer;
     uint64_t idle_ms;    /* loop time since when it is idle */
@@ -101,7 +102,7 @@ static void close_upstream(struct vb_upstream *u)
         destroy(u);
 }
 
-static void fail(struct vb_upstream *u, enum vb_failure failure, const char *detail)
+VB_COLD static void fail(struct vb_upstream *u, enum vb_failure failure, const char *detail)
 {
     vb_timer_stop(&u->timer);
     vb_exchange_upstream_failed(u->exchange, failure, detail);
@@ -311,7 +312,7 @@ static void on_data(void *owner, const char *bytes, size_t n)
         close_upstream(u);
         return;
     }
-    vb_count_n(vb_proxy_traffic(u->proxy, u->backend), bytes_in, n);
+    vb_count_n(u->traffic, bytes_in, n);
     u->heard = true;
     wait_no_more(u);
     u->more = n == VB_READ_MAX;
@@ -375,7 +376,7 @@ int vb_upstream_write(struct vb_upstream *u, const struct iovec *iov, unsigned n
     size_t bytes = 0;
     for (unsigned i = 0; i < n; i++)
         bytes += iov[i].iov_len;
-    vb_count_n(vb_proxy_traffic(u->proxy, u->backend), bytes_out, bytes);
+    vb_count_n(u->traffic, bytes_out, bytes);
     int r = vb_stream_write(u->stream, iov, n);
     /* A connection that the backend has broken already takes nothing. */
     if (u->state != CONNECTING && r != -EPIPE && r != -ECONNRESET)
@@ -462,6 +463,7 @@ static int connect_new(struct vb_upstream **ret_upstream, struct vb_proxy *proxy
     u->proxy = proxy;
     u->pool = pool;
     u->backend = backend;
+    u->traffic = vb_shm_traffic(proxy->shm, proxy->slot, backend);
     u->incarnation = incarnation;
     r = vb_stream_connect(&u->stream, proxy->loop, (struct sockaddr *)&record.address, &events, u);
     if (r < 0)
@@ -479,17 +481,16 @@ fail:
 int vb_upstream_get(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, struct vb_proxy_pool *pool,
                     unsigned backend, struct vb_exchange *exchange, enum vb_upstream_choice choice)
 {
-    struct vb_shm_traffic *traffic = vb_proxy_traffic(proxy, backend);
     struct vb_upstream *u = NULL;
     if (choice != VB_UPSTREAM_FRESH)
         u = take_idle(proxy, backend, choice == VB_UPSTREAM_SURE);
     if (u != NULL) {
-        vb_count(traffic, reuses);
+        vb_count(u->traffic, reuses);
     } else {
         int r = connect_new(&u, proxy, pool, backend, exchange);
         if (r < 0)
             return r;
-        vb_count(traffic, connects);
+        vb_count(u->traffic, connects);
     }
     u->exchange = exchange;
     u->interims = 0;

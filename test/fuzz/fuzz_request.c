@@ -26,15 +26,13 @@ static ssize_t parse(const char *bytes, size_t n, struct vb_head *head, struct v
 /* Into the room that a caller has to make; it is always enough. */
 static char *write_request(const struct vb_head *head, const struct vb_forward_request *how, size_t *ret_n)
 {
-    size_t room = head->raw.n + 3 * head->host.n + how->fallback_host.n + how->via.n + 2 * how->client.ip.n +
-                  how->id_field.n + how->id.n + how->upgrade.n + how->max_forwards.n + VB_HEAD_ROOM;
+    size_t room = vb_h1_request_room(head, how);
     char *to = malloc(room);
     assert(to != NULL);
-    ssize_t n = vb_h1_write_request(to, room, head, how);
-    assert(n > 0 && (size_t)n <= room);
-    char *exact = exact_copy(to, (size_t)n);
+    *ret_n = vb_h1_write_request(to, head, how);
+    assert(*ret_n <= room);
+    char *exact = exact_copy(to, *ret_n);
     free(to);
-    *ret_n = (size_t)n;
     return exact;
 }
 
