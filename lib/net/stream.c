@@ -2,7 +2,8 @@
  * Streams over TCP and unix sockets. To libuv these are two kinds of handle, which differ only while they are opened.
  *
  * Happy path: open or connect; libuv reads into the loop's shared buffer and the owner gets `data`; a write is one
- * system call straight from the owner's slices and nothing is kept.
+ * system call straight from the owner's slices and nothing is kept. It does without libuv, whose write(2) or writev(2)
+ * take a longer way through the kernel than what is made for sockets.
  *
  * Back-pressure: what the kernel does not take is copied to `sending` and handed to libuv; what is written meanwhile
  * waits in `waiting`, so that libuv never has more than one request and slices join. Both exist only while needed.
@@ -38,10 +39,12 @@ struct write_queue {
 struct vb_stream {
     uint32_t magic;
     bool reading;
+    bool connecting;
     bool unreadable; /* not connected yet, or the peer's FIN or an error has been read */
     bool ending;     /* a FIN belongs behind the queue, and nothing more may be written */
     bool finishing, fin_sent;
     uint8_t stalls; /* while finishing: how often in a row the queue had not moved */
+    int fd;         /* libuv's; -1: a connect that has failed before there was one */
     size_t unsent;  /* while finishing: as of the last look */
     uint64_t finish_until_ms;
     int write_error;
@@ -105,14 +108,14 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
  */
 static ssize_t true_end(struct vb_stream *stream)
 {
-    int fd, error = 0;
+    int error = 0;
     socklen_t length = sizeof(error);
     if (stream->write_error < 0)
         error = -stream->write_error;
     else if (stream->queue != NULL && stream->queue->request.error < 0)
         error = -stream->queue->request.error; /* libuv tells it a turn later than the end */
-    else if (uv_fileno(&stream->uv.handle, &fd) == 0)
-        getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    else
+        getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &error, &length);
     return error == 0 || error == EPIPE ? UV_EOF : -error;
 }
 
@@ -173,12 +176,10 @@ void vb_stream_resume(struct vb_stream *stream)
 
 static void send_fin(struct vb_stream *stream)
 {
-    int fd;
     if (stream->fin_sent)
         return;
     stream->fin_sent = true;
-    if (uv_fileno(&stream->uv.handle, &fd) == 0)
-        shutdown(fd, SHUT_WR);
+    shutdown(stream->fd, SHUT_WR);
 }
 
 static int send_queue(struct vb_stream *stream);
@@ -249,6 +250,22 @@ static int queue_rest(struct vb_stream *stream, const struct iovec *iov, unsigne
     return r < 0 ? r : 1;
 }
 
+/* What the kernel takes now, which may be nothing; or a negative errno. */
+static ssize_t send_now(const struct vb_stream *stream, const struct iovec *iov, unsigned n)
+{
+    const struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n};
+    ssize_t r;
+    if (stream->connecting) /* it would take the error that libuv is to find on the socket */
+        return 0;
+    do
+        r = n == 1 ? send(stream->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
+                   : sendmsg(stream->fd, &message, MSG_NOSIGNAL);
+    while (r < 0 && errno == EINTR);
+    if (r >= 0)
+        return r;
+    return errno == EAGAIN || errno == ENOBUFS ? 0 : -errno;
+}
+
 int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned n)
 {
     size_t total = 0;
@@ -263,15 +280,10 @@ int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned 
     }
     for (unsigned i = 0; i < n; i++)
         total += iov[i].iov_len;
-    /* uv_buf_t has the layout of struct iovec on Unix; libuv itself relies on it. */
-    _Static_assert(sizeof(uv_buf_t) == sizeof(struct iovec), "uv_buf_t is not an iovec here");
-    r = uv_try_write(&stream->uv.stream, (const uv_buf_t *)iov, n);
-    if (VB_LIKELY(r >= 0 && (size_t)r == total))
+    ssize_t sent = send_now(stream, iov, n);
+    if (VB_LIKELY(sent >= 0 && (size_t)sent == total && !stream->connecting))
         return 0;
-    if (r == UV_EAGAIN)
-        r = 0;
-    if (r >= 0)
-        r = queue_rest(stream, iov, n, (size_t)r);
+    r = sent < 0 ? (int)sent : queue_rest(stream, iov, n, (size_t)sent);
     if (r < 0)
         stream->write_error = r;
     return r;
@@ -291,11 +303,11 @@ bool vb_stream_queued(const struct vb_stream *stream)
 
 size_t vb_stream_unsent(const struct vb_stream *stream)
 {
-    int fd, in_kernel = 0;
+    int in_kernel = 0;
     size_t unsent = 0;
     if (stream->queue != NULL)
         unsent = uv_stream_get_write_queue_size(&stream->uv.stream) + vb_buf_len(&stream->queue->waiting);
-    if (uv_fileno(&stream->uv.handle, &fd) == 0 && ioctl(fd, SIOCOUTQ, &in_kernel) == 0)
+    if (ioctl(stream->fd, SIOCOUTQ, &in_kernel) == 0)
         unsent += (size_t)in_kernel;
     return unsent;
 }
@@ -303,21 +315,19 @@ size_t vb_stream_unsent(const struct vb_stream *stream)
 void vb_stream_guard(struct vb_stream *stream, bool on)
 {
     struct linger linger = {.l_onoff = on};
-    int fd;
-    if (uv_fileno(&stream->uv.handle, &fd) == 0)
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+    setsockopt(stream->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
 bool vb_stream_is_silent(const struct vb_stream *stream)
 {
-    struct pollfd poll_fd = {.events = POLLIN};
-    return uv_fileno(&stream->uv.handle, &poll_fd.fd) == 0 && poll(&poll_fd, 1, 0) == 0;
+    struct pollfd poll_fd = {.fd = stream->fd, .events = POLLIN};
+    return stream->fd >= 0 && poll(&poll_fd, 1, 0) == 0;
 }
 
 bool vb_stream_broken(const struct vb_stream *stream)
 {
-    struct pollfd poll_fd = {.events = 0};
-    if (uv_fileno(&stream->uv.handle, &poll_fd.fd) < 0)
+    struct pollfd poll_fd = {.fd = stream->fd};
+    if (stream->fd < 0)
         return true;
     /* POLLHUP is no sign of it: it also comes when both sides have finished and bytes are still to be read. */
     return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & POLLERR) != 0;
@@ -335,6 +345,7 @@ static struct vb_stream *stream_new(struct vb_loop *loop, int family, const stru
     stream->loop = loop;
     stream->events = events;
     stream->owner = owner;
+    stream->fd = -1;
     /* Neither makes a socket yet, nor can it fail. */
     if (family == AF_UNIX)
         uv_pipe_init(&loop->uv, &stream->uv.pipe, 0);
@@ -354,6 +365,7 @@ int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, 
     r = family == AF_UNIX ? uv_pipe_open(&stream->uv.pipe, fd) : uv_tcp_open(&stream->uv.tcp, fd);
     if (r < 0)
         goto fail_handle;
+    stream->fd = fd;
     r = start_reading(stream);
     if (r < 0) {
         close_handle(stream); /* the handle owns the descriptor by now */
@@ -387,7 +399,7 @@ static void on_connected(uv_connect_t *request, int status)
     free(connect);
     if (status == UV_ECANCELED || stream->owner == NULL)
         return;
-    stream->unreadable = false;
+    stream->connecting = stream->unreadable = false;
     if (status == 0)
         status = start_reading(stream);
     if (status < 0)
@@ -407,7 +419,7 @@ int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const
     if (stream == NULL)
         goto fail;
     connect->stream = stream;
-    stream->unreadable = true;
+    stream->connecting = stream->unreadable = true;
     if (address->sa_family == AF_UNIX) { /* whatever fails is told in the callback */
         const char *path = ((const struct sockaddr_un *)address)->sun_path;
         uv_pipe_connect(&connect->uv, &stream->uv.pipe, path, on_connected);
@@ -419,6 +431,7 @@ int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const
         }
         uv_tcp_nodelay(&stream->uv.tcp, 1);
     }
+    uv_fileno(&stream->uv.handle, &stream->fd);
     *ret_stream = stream;
     return 0;
 
@@ -439,9 +452,7 @@ void vb_stream_close(struct vb_stream **stream_ptr)
 static void arm_reset(struct vb_stream *stream)
 {
     struct linger hard = {.l_onoff = 1, .l_linger = 0};
-    int fd;
-    if (uv_fileno(&stream->uv.handle, &fd) == 0)
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+    setsockopt(stream->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
 }
 
 void vb_stream_reset(struct vb_stream **stream_ptr)
@@ -487,7 +498,8 @@ void vb_stream_finish(struct vb_stream **stream_ptr)
     linger(stream);
     if (stream->queue == NULL)
         send_fin(stream);
-    stream->unsent = vb_stream_unsent(stream);
+    else
+        stream->unsent = vb_stream_unsent(stream);
     vb_stream_resume(stream);
 }
 

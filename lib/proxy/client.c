@@ -215,6 +215,7 @@ static void start_exchange(struct vb_client *c, struct vb_head *head)
     c->state = VB_CLIENT_EXCHANGE;
     c->speaks_1_0 = head->minor == 0;
     c->close_after = !head->keep_alive || (limit != 0 && c->requests >= limit);
+    c->says_last = !head->keep_alive && !c->body_open;
     vb_count(proxy->stats, requests);
     vb_exchange_start(&c->exchange, proxy, c, head);
 }
@@ -306,6 +307,7 @@ static void on_data(void *owner, const char *bytes, size_t n)
 {
     struct vb_client *c = client_of(owner);
     enter(c);
+    c->more = n == VB_READ_MAX;
     if (vb_buf_len(&c->input) > 0) {
         bool line_end = c->state != VB_CLIENT_HEAD || memchr(bytes, '\n', n) != NULL;
         if (vb_buf_append(&c->input, bytes, n) < 0)
@@ -424,13 +426,25 @@ void vb_client_close_after(struct vb_client *c)
     c->close_after = true;
 }
 
+/*
+ * The response is whole, and with it the connection. Who has said that he sends nothing more, and has not, needs no
+ * time to hear of it (RFC 9112 9.6): no unread byte can make an RST of the close, which would cost him the response.
+ * Behind content there may be more all the same, such as a line end that some programs add.
+ */
+static enum vb_client_ending how_to_end(const struct vb_client *c)
+{
+    /* Inside of an event not all that has been read is in `input` yet. */
+    bool all_read = !c->in_event && !c->more && vb_buf_len(&c->input) == 0;
+    return c->says_last && all_read && !vb_stream_queued(c->stream) ? VB_CLIENT_CLOSE : VB_CLIENT_FINISH;
+}
+
 void vb_client_exchange_done(struct vb_client *c)
 {
     c->exchange = NULL;
     /* Only what the response has announced, or what cannot be otherwise: a client that has been told nothing may have
      * sent its next request already, and when we are draining that one will be told. */
     if (c->close_after || c->body_open) {
-        vb_client_end(c, VB_CLIENT_FINISH);
+        vb_client_end(c, how_to_end(c));
         return;
     }
     c->state = VB_CLIENT_QUIET;

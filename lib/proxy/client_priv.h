@@ -19,6 +19,8 @@ struct vb_client {
     uint32_t magic;
     enum vb_client_state state;
     bool close_after; /* the connection ends with the response in hand */
+    bool says_last;   /* the client has said that it sends nothing behind the request in hand, which has no content */
+    bool more;        /* the last read filled the buffer: further bytes may lie behind it already */
     bool peer_done;   /* the client has sent its FIN: no request will follow, but it may still be reading */
     bool body_open;   /* the request in hand has more body to come */
     bool speaks_1_0;  /* the request in hand is HTTP/1.0 */

@@ -3,21 +3,46 @@
  * own.
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "client_priv.h"
 
-static void out_add(struct vb_out *out, const void *bytes, size_t n)
-{
-    assert(out->n < VB_OUT_SLICES);
-    if (n > 0)
-        out->iov[out->n++] = (struct iovec){(void *)bytes, n};
-}
+#define COPY_MAX 4096 /* up to here a copy costs less than another slice that the kernel has to go over */
 
-/* Space for small things that are made here; the caller then says how much it used. */
+/* Space for small things that are made here; out_made then says how much was used. */
 static char *out_scratch(struct vb_out *out, size_t *ret_room)
 {
     *ret_room = out->size - out->used;
     return out->scratch + out->used;
+}
+
+/* The next n bytes of the scratch space are part of it: of the slice that ends there, if one does. */
+static void out_made(struct vb_out *out, size_t n)
+{
+    char *made = out->scratch + out->used;
+    struct iovec *last = out->n > 0 ? &out->iov[out->n - 1] : NULL;
+    out->used += n;
+    if (last != NULL && (char *)last->iov_base + last->iov_len == made) {
+        last->iov_len += n;
+        return;
+    }
+    assert(out->n < VB_OUT_SLICES);
+    out->iov[out->n++] = (struct iovec){made, n};
+}
+
+static void out_add(struct vb_out *out, const void *bytes, size_t n)
+{
+    size_t room;
+    char *to = out_scratch(out, &room);
+    if (n == 0)
+        return;
+    if (out->used + n <= COPY_MAX && n + VB_CHUNK_LINE_MAX <= room) { /* a chunk may begin behind it */
+        memcpy(to, bytes, n);
+        out_made(out, n);
+        return;
+    }
+    assert(out->n < VB_OUT_SLICES);
+    out->iov[out->n++] = (struct iovec){(void *)bytes, n};
 }
 
 void vb_client_send_head(struct vb_client *c, const struct vb_head *head, const struct vb_forward_response *how)
@@ -29,8 +54,7 @@ void vb_client_send_head(struct vb_client *c, const struct vb_head *head, const 
     assert(out->n == 0 && vb_h1_response_room(head, how) <= room);
     size_t n = vb_h1_write_response(to, head, how);
     out->owner = c;
-    out->used += n;
-    out_add(out, to, n);
+    out_made(out, n);
 }
 
 void vb_client_send_body(struct vb_client *c, enum vb_framing framing, const struct vb_body_part *part)
@@ -41,9 +65,7 @@ void vb_client_send_body(struct vb_client *c, enum vb_framing framing, const str
     if (framing == VB_FRAMING_CHUNKED && part->bytes > 0) {
         char *line = out_scratch(out, &room);
         assert(room >= VB_CHUNK_LINE_MAX);
-        size_t n = vb_h1_write_chunk_line(line, part->bytes);
-        out->used += n;
-        out_add(out, line, n);
+        out_made(out, vb_h1_write_chunk_line(line, part->bytes));
     }
     for (unsigned i = 0; i < part->n_spans; i++)
         out_add(out, part->spans[i].iov_base, part->spans[i].iov_len);

@@ -32,6 +32,18 @@ def test_bodies_with_a_length_arrive_intact(balancer, backend, length):
             assert client.request("POST", "/", body=body).body == body
 
 
+@pytest.mark.parametrize("chunk", [None, 7, 1000, 5000])
+def test_small_bodies_arrive_intact_whatever_they_share_a_write_with(balancer, backend, chunk):
+    """Up to some size they are copied behind their head, and leave with it as one piece."""
+    def answer(connection, request):
+        body = (TEXT * 2)[:int(request.target[1:])]
+        connection.send(CHUNKED_RESPONSE + chunked(body, chunk) if chunk else reply(body))
+    lb = balancer(backend(answer))
+    with Client(lb.port) as client:
+        for length in [*range(3500, 4200, 7), *range(8000, 8400, 40)]:
+            assert client.get(f"/{length}").body == (TEXT * 2)[:length]
+
+
 def test_byte_by_byte_in_both_directions(balancer, backend):
     answers = [reply("an answer"), CHUNKED_RESPONSE + b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"]
     lb = balancer(backend([lambda c, r: c.send_slowly(answers[0]), lambda c, r: c.send_slowly(answers[1])]))

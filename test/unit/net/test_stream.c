@@ -616,19 +616,42 @@ static void connecting(void **state)
     RUN_UNTIL(side.f, streams(side.f) == 0);
 }
 
-static void a_refused_connection_is_a_failure(void **state)
+/* Also where the kernel has connected it by then: who counts on `connected` hears of it before anything has left. */
+static void what_is_written_before_it_is_connected_waits(void **state)
 {
     struct side side = {.f = *state};
-    int bound = bound_socket(); /* nobody listens there, and nobody else can begin to */
-    struct sockaddr_in address = loopback(port_of(bound));
+    struct sockaddr_storage address;
+    int listener = listener_with_little_room(side.f, &address);
     assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
-    RUN_UNTIL(side.f, side.failed > 0);
-    assert_int_equal(side.code, -ECONNREFUSED);
-    run_for_ms(side.f, 5);
-    assert_int_equal(side.failed, 1);
-    assert_int_equal(side.connected, 0);
-    vb_stream_close(&side.stream);
-    close(bound);
+    struct peer peer = {.fd = accept(listener, NULL, NULL)};
+    close_listener(side.f, listener);
+    assert_int_equal(write_pattern(&side, 0, 500), 1);
+    assert_int_equal(write_pattern(&side, 500, 500), 1);
+    assert_false(read_some(&peer, 1000));
+    assert_int_equal(peer.n, 0);
+    RUN_UNTIL(side.f, read_some(&peer, 1000) || peer.n == 1000);
+    RUN_UNTIL(side.f, side.drained > 0);
+    assert_int_equal(side.connected, 1);
+    close_pair(&side, &peer);
+}
+
+static void a_refused_connection_is_a_failure(void **state)
+{
+    for (int writes = 0; writes < 2; writes++) {
+        struct side side = {.f = *state};
+        int bound = bound_socket(); /* nobody listens there, and nobody else can begin to */
+        struct sockaddr_in address = loopback(port_of(bound));
+        assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+        if (writes == 1)
+            assert_int_equal(write_pattern(&side, 0, 1000), 1);
+        RUN_UNTIL(side.f, side.failed > 0);
+        assert_int_equal(side.code, -ECONNREFUSED);
+        run_for_ms(side.f, 5);
+        assert_int_equal(side.failed, 1);
+        assert_int_equal(side.connected, 0);
+        vb_stream_close(&side.stream);
+        close(bound);
+    }
 }
 
 static void an_impossible_connection_fails_at_once(void **state)
@@ -1056,6 +1079,7 @@ int main(void)
         TCP(a_reset_under_an_ended_queue_is_told),
         TCP(writing_after_our_end_ends_the_process),
         BOTH(connecting),
+        BOTH(what_is_written_before_it_is_connected_waits),
         TCP(a_refused_connection_is_a_failure),
         TCP(an_impossible_connection_fails_at_once),
         UNIX(unix_sockets_that_cannot_be_connected_to),
