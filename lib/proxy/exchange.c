@@ -53,6 +53,8 @@ static struct vb_exchange *exchange_new(struct vb_proxy *proxy, struct vb_client
         if (x == NULL)
             return NULL;
     }
+    proxy->n_exchanges++;
+    proxy->most_exchanges = VB_MAX(proxy->most_exchanges, proxy->n_exchanges);
     memset(x, 0, offsetof(struct vb_exchange, client_ip_text));
     x->proxy = proxy;
     x->client = client;
@@ -71,6 +73,7 @@ void vb_exchange_free(struct vb_exchange *x, bool keep_upstream)
     vb_timer_stop(&x->total);
     vb_retry_free(&x->retry);
     free(x->request_memory);
+    proxy->n_exchanges--;
     if (proxy->n_free_exchanges >= FREE_EXCHANGES_MAX) {
         free(x);
         return;

@@ -5,6 +5,7 @@
 #include <sys/queue.h>
 
 #include "keepalive.h"
+#include "reclaim.h"
 #include "vb/conf.h"
 #include "vb/http.h"
 #include "vb/lb.h"
@@ -106,6 +107,8 @@ struct vb_proxy {
 
     struct vb_exchange_list free_exchanges;
     unsigned n_free_exchanges;
+    unsigned n_exchanges, most_exchanges; /* in use now; at once since the last tick */
+    struct vb_reclaim client_memory, exchange_memory;
     struct vb_head_limits limits;
     struct vb_rand rand;
     struct vb_str via, id_field;
