@@ -14,7 +14,6 @@
 #define VB_LIKELY(x)       __builtin_expect(!!(x), 1)
 #define VB_UNLIKELY(x)     __builtin_expect(!!(x), 0)
 #define VB_PRINTF(fmt, va) __attribute__((format(printf, fmt, va)))
-#define VB_COLD            __attribute__((cold)) /* what leads to it is seldom taken */
 
 /* The structure of which `ptr` is the member `member`. */
 #define vb_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))

@@ -18,7 +18,7 @@ enum vb_log_level { VB_LOG_ERROR, VB_LOG_WARN, VB_LOG_INFO, VB_LOG_DEBUG };
 /* Lines of this process go to `fd` (not owned) under the name `process`; until then they go to standard error. */
 void vb_log_open(int fd, const char *process, enum vb_log_level level);
 
-VB_COLD void vb_log(enum vb_log_level level, const char *fmt, ...) VB_PRINTF(2, 3);
+void vb_log(enum vb_log_level level, const char *fmt, ...) VB_PRINTF(2, 3);
 
 /* Would a line of this level be written? For callers whose arguments cost something. */
 bool vb_log_enabled(enum vb_log_level level);

@@ -27,7 +27,14 @@ static inline bool vb_str_eq(struct vb_str a, struct vb_str b)
 }
 
 /* ASCII only, as protocol tokens are. */
-bool vb_str_eq_nocase(struct vb_str a, struct vb_str b);
+bool vb_bytes_eq_nocase(const char *a, const char *b, size_t n);
+
+static inline bool vb_str_eq_nocase(struct vb_str a, struct vb_str b)
+{
+    if (a.n != b.n || (a.n > 0 && ((a.p[0] ^ b.p[0]) & ~0x20) != 0)) /* mostly told by that */
+        return false;
+    return vb_bytes_eq_nocase(a.p, b.p, a.n);
+}
 
 /* Either may be NULL, which is other than "". */
 bool vb_same_text(const char *a, const char *b);

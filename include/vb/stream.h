@@ -80,6 +80,9 @@ void vb_stream_resume(struct vb_stream *stream);
  */
 void vb_stream_guard(struct vb_stream *stream, bool on);
 
+/* Have bytes come that have not been read yet? Closing now would be an RST to the peer. Costs a system call. */
+bool vb_stream_has_unread(const struct vb_stream *stream);
+
 /* Has nothing come that has not been read yet, not even the peer's end? Costs a system call. */
 bool vb_stream_is_silent(const struct vb_stream *stream);
 

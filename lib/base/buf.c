@@ -35,6 +35,8 @@ void vb_buf_consume(struct vb_buf *buf, size_t n)
 
 void vb_buf_clear(struct vb_buf *buf)
 {
+    if (buf->memory == NULL) /* mostly: not worth a call */
+        return;
     free(buf->memory);
     *buf = (struct vb_buf){0};
 }

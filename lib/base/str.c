@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <strings.h>
 
-bool vb_str_eq_nocase(struct vb_str a, struct vb_str b)
+bool vb_bytes_eq_nocase(const char *a, const char *b, size_t n)
 {
-    return a.n == b.n && strncasecmp(a.p, b.p, a.n) == 0;
+    return strncasecmp(a, b, n) == 0;
 }
 
 bool vb_same_text(const char *a, const char *b)
@@ -26,8 +26,11 @@ bool vb_copy(char *to, size_t size, const char *from)
 /* Leading digits of *text as a number, which are taken off; at least one must be there. */
 static int take_number(struct vb_str *text, uint64_t *ret_value)
 {
+    enum { SAFE = 19 }; /* digits that a uint64_t can always hold */
     uint64_t value = 0;
     size_t i = 0;
+    for (; i < VB_MIN(text->n, SAFE) && text->p[i] >= '0' && text->p[i] <= '9'; i++)
+        value = value * 10 + (uint64_t)(text->p[i] - '0');
     for (; i < text->n && text->p[i] >= '0' && text->p[i] <= '9'; i++) {
         if (__builtin_mul_overflow(value, 10, &value) ||
             __builtin_add_overflow(value, (uint64_t)(text->p[i] - '0'), &value))

@@ -97,11 +97,9 @@ static bool agrees(const struct showing *s)
 /* Methods that llhttp has; any other valid one is forwarded too. */
 static bool llhttp_has_method(struct vb_str method)
 {
-    static const char *const common[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"};
-    for (unsigned i = 0; i < VB_ARRAY_SIZE(common); i++)
-        if (vb_str_eq(method, vb_str(common[i])))
-            return true;
-    return false;
+    return vb_str_eq(method, VB_STR("GET")) || vb_str_eq(method, VB_STR("HEAD")) || vb_str_eq(method, VB_STR("POST")) ||
+           vb_str_eq(method, VB_STR("PUT")) || vb_str_eq(method, VB_STR("DELETE")) ||
+           vb_str_eq(method, VB_STR("OPTIONS")) || vb_str_eq(method, VB_STR("PATCH"));
 }
 
 static const char *minor_version_of(enum vb_message_kind kind, const struct vb_head *head)

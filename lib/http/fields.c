@@ -40,18 +40,33 @@ static const struct known_field known_fields[][3] = {
     [17] = {{"transfer-encoding", VB_FIELD_TRANSFER_ENCODING}, {"x-forwarded-proto", VB_FIELD_X_FORWARDED_PROTO}},
 };
 
-static bool is_known(const char *p, const char *known, size_t n)
+static inline bool is_known_8(const char *p, const char *known)
 {
     uint64_t ours, theirs;
-    for (; n >= sizeof(ours); n -= sizeof(ours), p += sizeof(ours), known += sizeof(ours)) {
-        memcpy(&ours, p, sizeof(ours));
-        memcpy(&theirs, known, sizeof(theirs));
-        if ((ours | 0x2020202020202020) != theirs)
+    memcpy(&ours, p, sizeof(ours));
+    memcpy(&theirs, known, sizeof(theirs));
+    return (ours | 0x2020202020202020) == theirs;
+}
+
+static inline bool is_known_4(const char *p, const char *known)
+{
+    uint32_t ours, theirs;
+    memcpy(&ours, p, sizeof(ours));
+    memcpy(&theirs, known, sizeof(theirs));
+    return (ours | 0x20202020) == theirs;
+}
+
+/* In steps, of which the last goes to the end and may overlap with the one before. */
+static bool is_known(const char *p, const char *known, size_t n)
+{
+    if (n < 4) /* `te` */
+        return (p[0] | 0x20) == known[0] && (p[1] | 0x20) == known[1];
+    if (n < 8)
+        return is_known_4(p, known) && is_known_4(p + n - 4, known + n - 4);
+    for (size_t i = 0; i + 8 < n; i += 8)
+        if (!is_known_8(p + i, known + i))
             return false;
-    }
-    while (n > 0 && (p[n - 1] | 0x20) == known[n - 1])
-        n--;
-    return n == 0;
+    return is_known_8(p + n - 8, known + n - 8);
 }
 
 enum vb_field_id vb_field_identify(struct vb_str name)
@@ -59,7 +74,7 @@ enum vb_field_id vb_field_identify(struct vb_str name)
     if (name.n >= VB_ARRAY_SIZE(known_fields))
         return VB_FIELD_OTHER;
     for (const struct known_field *known = known_fields[name.n]; known->name != NULL; known++)
-        if ((name.p[0] | 0x20) == known->name[0] && is_known(name.p, known->name, name.n))
+        if (is_known(name.p, known->name, name.n))
             return known->id;
     return VB_FIELD_OTHER;
 }
@@ -117,11 +132,9 @@ bool vb_list_next(struct vb_str *list, struct vb_str *ret_member)
 
 bool vb_method_is_idempotent(struct vb_str method)
 {
-    static const char *const idempotent[] = {"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"};
-    for (unsigned i = 0; i < VB_ARRAY_SIZE(idempotent); i++)
-        if (vb_str_eq(method, vb_str(idempotent[i])))
-            return true;
-    return false;
+    return vb_str_eq(method, VB_STR("GET")) || vb_str_eq(method, VB_STR("HEAD")) || vb_str_eq(method, VB_STR("PUT")) ||
+           vb_str_eq(method, VB_STR("DELETE")) || vb_str_eq(method, VB_STR("OPTIONS")) ||
+           vb_str_eq(method, VB_STR("TRACE"));
 }
 
 const char *vb_status_reason(unsigned status)

@@ -14,7 +14,7 @@ enum vb_field_id vb_field_identify(struct vb_str name);
 int vb_line_read(const char **p, const char *end, struct vb_str *ret_line, const char **ret_why);
 
 /* Of a line that is no valid field: 0, it has not arrived whole; -EPROTO: *ret_why is wrong. */
-VB_COLD int vb_field_refuse(const char *p, const char *end, const char **ret_why);
+int vb_field_refuse(const char *p, const char *end, const char **ret_why);
 
 /*
  * Takes the next field line (RFC 9110 5.1, 5.5; RFC 9112 5.1, 5.2), or the empty line behind the last: then the name is

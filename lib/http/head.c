@@ -19,7 +19,7 @@ struct scan {
     struct vb_refusal *refusal;
 };
 
-VB_COLD static int refuse(struct scan *s, unsigned status, const char *why)
+static int refuse(struct scan *s, unsigned status, const char *why)
 {
     *s->refusal = (struct vb_refusal){status, why};
     return -EPROTO;
@@ -98,25 +98,32 @@ static int apply_connection_member(struct scan *s, struct vb_str member, bool *c
     return 0;
 }
 
-static int apply_connection(struct scan *s)
+static int apply_connection_fields(struct scan *s, bool *close, bool *keep_alive)
 {
     struct vb_head *head = s->head;
-    bool close = false, keep_alive = false;
     unsigned members = 0;
-    for (unsigned i = 0; i < head->n_fields && (head->present & 1u << VB_FIELD_CONNECTION) != 0; i++) {
+    for (unsigned i = head->first[VB_FIELD_CONNECTION]; i < head->n_fields; i++) {
         struct vb_str list = head->fields[i].value, member;
         if (head->fields[i].id != VB_FIELD_CONNECTION)
             continue;
         while (vb_list_next(&list, &member)) {
             if (++members > s->limits->fields) /* each is compared with every field */
                 return refuse(s, 431, "Connection names too many fields");
-            int r = apply_connection_member(s, member, &close, &keep_alive);
+            int r = apply_connection_member(s, member, close, keep_alive);
             if (r < 0)
                 return r;
         }
     }
-    head->keep_alive = !close && (head->minor == 1 || keep_alive); /* RFC 9112 9.3 */
     return 0;
+}
+
+static int apply_connection(struct scan *s)
+{
+    struct vb_head *head = s->head;
+    bool close = false, keep_alive = false, is_there = vb_head_find(head, VB_FIELD_CONNECTION) != NULL;
+    int r = is_there ? apply_connection_fields(s, &close, &keep_alive) : 0;
+    head->keep_alive = !close && (head->minor == 1 || keep_alive); /* RFC 9112 9.3 */
+    return r;
 }
 
 /* Transfer-Encoding and Content-Length, the same for both kinds of message (RFC 9112 6.1, 6.3). */
@@ -159,9 +166,13 @@ static int parse_version(struct scan *s, struct vb_str text)
     return 0;
 }
 
-/* Behind the reg-name or IPv4address at `p`, without the comma, which would make a list (RFC 3986 3.2.2). */
-static const char *skip_reg_name(const char *p, const char *end)
+/*
+ * Behind the reg-name or IPv4address at `p`, without the comma, which would make a list (RFC 3986 3.2.2). May look, but
+ * not go, as far as `limit`.
+ */
+static const char *skip_reg_name(const char *p, const char *end, const char *limit)
 {
+    p = VB_MIN(vb_scan_host(p, limit), end);
     while (p < end) {
         if (vb_is_host_byte[(unsigned char)*p])
             p++;
@@ -185,7 +196,7 @@ static bool is_ipv6(struct vb_str text)
 }
 
 /* host [ ":" port ] without userinfo, path or list (RFC 9110 4.2, 7.2; RFC 3986 3.2.2) */
-static bool is_authority(struct vb_str text)
+static bool is_authority(const struct scan *s, struct vb_str text)
 {
     const char *end = text.p + text.n, *port;
     uint64_t value;
@@ -195,7 +206,7 @@ static bool is_authority(struct vb_str text)
             return false;
         port = close + 1;
     } else {
-        port = skip_reg_name(text.p, end);
+        port = skip_reg_name(text.p, end, s->end);
         if (port == text.p)
             return false;
     }
@@ -222,7 +233,7 @@ static int parse_absolute_target(struct scan *s, struct vb_str target)
         head->target = vb_str_eq(head->method, VB_STR("OPTIONS")) ? VB_STR("*") : VB_STR("/");
     else
         head->slash_before_target = *path == '?';
-    if (!is_authority(head->host))
+    if (!is_authority(s, head->host))
         return refuse(s, 400, "the request target names no valid host");
     return 0;
 }
@@ -290,7 +301,7 @@ static int apply_host(struct scan *s)
         return 0;
     }
     /* An empty value is how a client says that its target has no authority. */
-    if (host->value.n > 0 && !is_authority(host->value))
+    if (host->value.n > 0 && !is_authority(s, host->value))
         return refuse(s, 400, "the Host field is not a host");
     if (head->host_from_target &&
         !vb_str_eq_nocase(without_default_port(host->value), without_default_port(head->host)))
@@ -336,10 +347,9 @@ ssize_t vb_h1_parse_request(const char *bytes, size_t n, const struct vb_head_li
             break;
         head->raw.p = s.p;
     }
-    if (r < 0)
-        return r;
-    if (r == 0) {
-        r = check_first_bytes(&s);
+    if (r <= 0) { /* of two faults the one that says more */
+        if (check_first_bytes(&s) < 0)
+            return -EPROTO;
         return r == 0 && n >= limits->bytes ? too_large(&s, true) : r;
     }
     head->raw.p = line.p;

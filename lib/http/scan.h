@@ -37,6 +37,18 @@ static inline const char *vb_scan_token(const char *p, const char *end)
     return p;
 }
 
+/* Behind the letters, digits, `-` and `.` at `p`, of which most hosts are; or before, if `end` is near. */
+static inline const char *vb_scan_host(const char *p, const char *end)
+{
+    unsigned n = 16;
+    for (; end - p >= 16 && n == 16; p += n) {
+        vb_bytes16 bytes;
+        memcpy(&bytes, p, sizeof(bytes));
+        n = vb_first_true(((bytes | 0x20) - 'a' >= 26) & (bytes - '0' >= 10) & (bytes - '-' >= 2));
+    }
+    return p;
+}
+
 /* May a field value hold it: visible ASCII, space, tab, obs-text? */
 static inline bool vb_is_value_byte(char c)
 {
@@ -59,6 +71,11 @@ static inline const char *vb_scan_value(const char *p, const char *end)
     return p;
 }
 
+static inline bool vb_is_target_byte(char c)
+{
+    return (unsigned char)c > 0x20 && (unsigned char)c < 0x7f && c != '#';
+}
+
 /*
  * The first byte that is not visible ASCII, of which a request target is, or `end`. `#` is not either: a fragment is
  * never sent (RFC 9112 3.2).
@@ -73,7 +90,7 @@ static inline const char *vb_scan_target(const char *p, const char *end)
         if (n < 16)
             return p;
     }
-    while (p<end && * p> 0x20 && *p < 0x7f && *p != '#')
+    while (p < end && vb_is_target_byte(*p))
         p++;
     return p;
 }

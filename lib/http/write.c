@@ -1,6 +1,6 @@
 /*
- * Heads as they leave. Fields that pass are copied in runs of whole lines, as they came; only what a proxy must change
- * is written anew: the first line, framing, hop-by-hop fields, and what it adds.
+ * Heads as they leave. Lines that pass are copied in runs, as they came; only what a proxy must change is written anew:
+ * hop-by-hop fields, what it adds, and the first line, Host and framing unless they are written just as it would.
  */
 #include "vb/http.h"
 
@@ -70,13 +70,19 @@ static char *put_fields(char *to, struct vb_str run, const struct vb_head *head,
 #define X_FORWARDED                                                                                                    \
     (1u << VB_FIELD_X_FORWARDED_FOR | 1u << VB_FIELD_X_FORWARDED_PROTO | 1u << VB_FIELD_X_FORWARDED_HOST)
 
-/* `Content-Length: 1` and no other way to write it, which a recipient might read otherwise: it may pass as it came. */
+/* Is its line written just as we would write it? `start` is all before the value. */
+static inline bool is_plain(const struct vb_field *field, struct vb_str start)
+{
+    return field->value.p == field->name.p + start.n && memcmp(field->name.p, start.p, start.n) == 0 &&
+           field->line_end == field->value.p + field->value.n + strlen("\r\n");
+}
+
+/* Then it may pass as it came; a recipient might read another way of writing it otherwise. */
 static bool is_plain_length(const struct vb_head *head)
 {
     const struct vb_field *field = vb_head_find(head, VB_FIELD_CONTENT_LENGTH);
     return head->framing == VB_FRAMING_LENGTH && (field->value.p[0] != '0' || field->value.n == 1) &&
-           field->value.p == field->name.p + strlen("Content-Length: ") && field->value.p[-1] == ' ' &&
-           field->line_end == field->value.p + field->value.n + strlen("\r\n");
+           is_plain(field, VB_STR("Content-Length: "));
 }
 
 static char *put_framing(char *to, enum vb_framing framing, uint64_t length)
@@ -226,6 +232,32 @@ static char *put_forwarded(char *to, const struct vb_head *head, const struct vb
 
 /* ---- heads ------------------------------------------------------------------------------------------------------- */
 
+/*
+ * The request line and the Host line behind it, if both are just what would be made of them: as most clients send them.
+ * Otherwise empty.
+ */
+static struct vb_str plain_start(const struct vb_head *head)
+{
+    const struct vb_field *host = &head->fields[0];
+    const char *target_end = head->target.p + head->target.n;
+    bool passes = head->n_fields > 0 && head->host.p == host->value.p && is_plain(host, VB_STR("Host: ")) &&
+                  head->target.p == head->raw.p + head->method.n + 1 &&
+                  host->name.p == target_end + strlen(" HTTP/1.1\r\n") && target_end[strlen(" HTTP/1.")] == '1';
+    return passes ? (struct vb_str){head->raw.p, (size_t)(host->line_end - head->raw.p)} : VB_STR("");
+}
+
+static char *put_start(char *to, const struct vb_head *head, struct vb_str fallback_host)
+{
+    bool has_host = head->host_from_target || vb_head_find(head, VB_FIELD_HOST) != NULL;
+    to = put_str(to, head->method);
+    to = put_literal(to, " ");
+    if (head->slash_before_target)
+        to = put_literal(to, "/");
+    to = put_str(to, head->target);
+    to = put_literal(to, " HTTP/1.1\r\n");
+    return put_field(to, VB_STR("Host"), has_host ? head->host : fallback_host);
+}
+
 size_t vb_h1_request_room(const struct vb_head *head, const struct vb_forward_request *how)
 {
     /* Host may appear three times more: of its own, and in two ways of telling about the client. */
@@ -236,7 +268,7 @@ size_t vb_h1_request_room(const struct vb_head *head, const struct vb_forward_re
 size_t vb_h1_write_request(char *to, const struct vb_head *head, const struct vb_forward_request *how)
 {
     char *begin = to;
-    bool has_host = head->host_from_target || vb_head_find(head, VB_FIELD_HOST) != NULL;
+    struct vb_str start = plain_start(head);
     bool has_content = head->framing == VB_FRAMING_CHUNKED || head->length > 0;
     bool length_passes = is_plain_length(head);
     uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_HOST | forwarded_to_drop(&how->client);
@@ -247,14 +279,9 @@ size_t vb_h1_write_request(char *to, const struct vb_head *head, const struct vb
     if (head->minor == 0 ||
         !has_content) /* RFC 9110 10.1.1: then it cannot be meant, and some servers wait for a body */
         drop |= 1u << VB_FIELD_EXPECT;
-    to = put_str(to, head->method);
-    to = put_literal(to, " ");
-    if (head->slash_before_target)
-        to = put_literal(to, "/");
-    to = put_str(to, head->target);
-    to = put_literal(to, " HTTP/1.1\r\n");
-    to = put_field(to, VB_STR("Host"), has_host ? head->host : how->fallback_host);
-    to = put_fields(to, VB_STR(""), head, drop, how->id.n > 0 ? how->id_field : VB_STR(""));
+    if (start.n == 0)
+        to = put_start(to, head, how->fallback_host);
+    to = put_fields(to, start, head, drop, how->id.n > 0 ? how->id_field : VB_STR(""));
     if (!length_passes)
         to = put_framing(to, head->framing, head->length);
     to = put_hop_fields(to, head, how->upgrade);

@@ -1,12 +1,13 @@
 /*
  * Streams over TCP and unix sockets. To libuv these are two kinds of handle, which differ only while they are opened.
  *
- * Happy path: open or connect; libuv reads into the loop's shared buffer and the owner gets `data`; a write is one
- * system call straight from the owner's slices and nothing is kept. It does without libuv, whose write(2) or writev(2)
- * take a longer way through the kernel than what is made for sockets.
+ * Happy path: open or connect; libuv says that there is something to read, it is received into the loop's shared buffer,
+ * and the owner gets `data`; a write is one system call straight from the owner's slices and nothing is kept. Neither is
+ * left to libuv: its read(2), write(2) and writev(2) take a longer way through the kernel than what is made for sockets.
  *
  * Back-pressure: what the kernel does not take is copied to `sending` and handed to libuv; what is written meanwhile
- * waits in `waiting`, so that libuv never has more than one request and slices join. Both exist only while needed.
+ * waits in `waiting`, so that libuv never has more than one request and slices join. Both exist only while needed. What
+ * is written while the stream connects waits there too, and leaves as soon as it is connected.
  *
  * Failure: a read error or a failed connect gives `failed`, once. A write error is the return value of the write that
  * meets it; when a queued write fails, the next one says so, and the read side finds out by itself.
@@ -44,7 +45,7 @@ struct vb_stream {
     bool ending;     /* a FIN belongs behind the queue, and nothing more may be written */
     bool finishing, fin_sent;
     uint8_t stalls; /* while finishing: how often in a row the queue had not moved */
-    int fd;         /* libuv's; -1: a connect that has failed before there was one */
+    int fd;         /* libuv's; -1: closed, or a connect that has failed before there was one */
     size_t unsent;  /* while finishing: as of the last look */
     uint64_t finish_until_ms;
     int write_error;
@@ -89,22 +90,31 @@ static void close_handle(struct vb_stream *stream)
     vb_timer_stop(&stream->linger);
     stream->owner = NULL;
     stream->finishing = false;
+    stream->fd = -1; /* the number may be another connection's before the loop's next turn */
     if (!uv_is_closing(&stream->uv.handle))
         uv_close(&stream->uv.handle, on_closed);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
+/* No buffer for libuv, which then says UV_ENOBUFS and leaves the reading to us: recv(2) is the shorter way. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
-    struct vb_stream *stream = stream_of(handle->data);
-    *buf = uv_buf_init(stream->loop->read_buffer, sizeof(stream->loop->read_buffer));
+    *buf = (uv_buf_t){0};
+}
+
+static ssize_t receive(struct vb_stream *stream)
+{
+    ssize_t n;
+    do
+        n = recv(stream->fd, stream->loop->read_buffer, sizeof(stream->loop->read_buffer), 0);
+    while (n < 0 && errno == EINTR);
+    return n > 0 ? n : n == 0 ? UV_EOF : -errno;
 }
 
 /*
- * libuv reports an RST that comes with the last bytes as an end; but what ends with an RST is not complete. A write
- * that met the RST has taken the error off the socket. EPIPE is what the kernel says when the peer's FIN came before
- * its RST.
+ * What ends with an RST is not complete. But it is read as an end when a write that met it has taken the error off the
+ * socket. EPIPE is what the kernel says when the peer's FIN came before its RST.
  */
 static ssize_t true_end(struct vb_stream *stream)
 {
@@ -121,9 +131,12 @@ static ssize_t true_end(struct vb_stream *stream)
 
 static void linger(struct vb_stream *stream);
 
-static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
+static void on_readable(uv_stream_t *handle, ssize_t no_buffer, const uv_buf_t *ignored)
 {
     struct vb_stream *stream = stream_of(handle->data);
+    ssize_t n = receive(stream);
+    if (n == -EAGAIN)
+        return;
     if (stream->finishing) { /* whatever still comes is dropped; the peer's FIN or an error ends it */
         if (n == UV_EOF && stream->queue != NULL) { /* it still reads; on_written closes */
             uv_read_stop(handle);
@@ -137,7 +150,7 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
         return;
     }
     if (n > 0) {
-        stream->events->data(stream->owner, buf->base, (size_t)n);
+        stream->events->data(stream->owner, stream->loop->read_buffer, (size_t)n);
     } else if (n < 0) {
         uv_read_stop(handle);
         stream->reading = false;
@@ -153,7 +166,7 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 
 static int start_reading(struct vb_stream *stream)
 {
-    int r = uv_read_start(&stream->uv.stream, on_alloc, on_read);
+    int r = uv_read_start(&stream->uv.stream, on_alloc, on_readable);
     stream->reading = r == 0;
     return r;
 }
@@ -182,22 +195,23 @@ static void send_fin(struct vb_stream *stream)
     shutdown(stream->fd, SHUT_WR);
 }
 
-static int send_queue(struct vb_stream *stream);
-
-static void on_written(uv_write_t *request, int status)
+/* What the kernel takes now, which may be nothing; or a negative errno. */
+static ssize_t send_now(const struct vb_stream *stream, const struct iovec *iov, unsigned n)
 {
-    struct vb_stream *stream = stream_of(request->data);
-    if (status == UV_ECANCELED) /* closing; on_closed frees the queue */
-        return;
-    struct write_queue *queue = stream->queue;
-    vb_buf_clear(&queue->sending);
-    if (status == 0 && vb_buf_len(&queue->waiting) > 0) {
-        queue->sending = queue->waiting;
-        queue->waiting = (struct vb_buf){0};
-        status = send_queue(stream);
-        if (status == 0)
-            return;
-    }
+    const struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n};
+    ssize_t r;
+    do
+        r = n == 1 ? send(stream->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
+                   : sendmsg(stream->fd, &message, MSG_NOSIGNAL);
+    while (r < 0 && errno == EINTR);
+    if (r >= 0)
+        return r;
+    return errno == EAGAIN || errno == ENOBUFS ? 0 : -errno;
+}
+
+/* The queue has left, or never will. */
+static void queue_over(struct vb_stream *stream, int status)
+{
     queue_free(stream);
     if (stream->write_error == 0) /* or bytes have been left out already, because memory ran out */
         stream->write_error = status;
@@ -215,12 +229,44 @@ static void on_written(uv_write_t *request, int status)
     }
 }
 
-static int send_queue(struct vb_stream *stream)
+static void send_waiting(struct vb_stream *stream);
+
+static void on_written(uv_write_t *request, int status)
+{
+    struct vb_stream *stream = stream_of(request->data);
+    if (uv_is_closing(&stream->uv.handle)) /* on_closed frees the queue, whether it has left or not */
+        return;
+    struct write_queue *queue = stream->queue;
+    vb_buf_clear(&queue->sending);
+    if (status == 0 && vb_buf_len(&queue->waiting) > 0)
+        send_waiting(stream);
+    else
+        queue_over(stream, status);
+}
+
+/* Gives what waits to libuv, which sends it as the kernel has room. */
+static int send_later(struct vb_stream *stream)
 {
     struct write_queue *queue = stream->queue;
+    queue->sending = queue->waiting;
+    queue->waiting = (struct vb_buf){0};
     uv_buf_t buf = uv_buf_init(vb_buf_data(&queue->sending), (unsigned)vb_buf_len(&queue->sending));
     queue->request.data = stream;
     return uv_write(&queue->request, &stream->uv.stream, &buf, 1, on_written);
+}
+
+static void send_waiting(struct vb_stream *stream)
+{
+    struct vb_buf *waiting = &stream->queue->waiting;
+    struct iovec iov = {vb_buf_data(waiting), vb_buf_len(waiting)};
+    ssize_t r = send_now(stream, &iov, 1);
+    if (r >= 0 && (size_t)r < iov.iov_len) {
+        vb_buf_consume(waiting, (size_t)r);
+        r = send_later(stream);
+        if (r == 0)
+            return;
+    }
+    queue_over(stream, r < 0 ? (int)r : 0);
 }
 
 /* Appends the slices without their first `skip` bytes. */
@@ -242,28 +288,12 @@ static int queue_rest(struct vb_stream *stream, const struct iovec *iov, unsigne
     if (queue == NULL)
         return -ENOMEM;
     stream->queue = queue;
-    int r = append_slices(&queue->sending, iov, n, skip);
-    if (r == 0)
-        r = send_queue(stream);
+    int r = append_slices(&queue->waiting, iov, n, skip);
+    if (r == 0 && !stream->connecting)
+        r = send_later(stream);
     if (r < 0)
         queue_free(stream);
     return r < 0 ? r : 1;
-}
-
-/* What the kernel takes now, which may be nothing; or a negative errno. */
-static ssize_t send_now(const struct vb_stream *stream, const struct iovec *iov, unsigned n)
-{
-    const struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n};
-    ssize_t r;
-    if (stream->connecting) /* it would take the error that libuv is to find on the socket */
-        return 0;
-    do
-        r = n == 1 ? send(stream->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
-                   : sendmsg(stream->fd, &message, MSG_NOSIGNAL);
-    while (r < 0 && errno == EINTR);
-    if (r >= 0)
-        return r;
-    return errno == EAGAIN || errno == ENOBUFS ? 0 : -errno;
 }
 
 int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned n)
@@ -280,7 +310,8 @@ int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned 
     }
     for (unsigned i = 0; i < n; i++)
         total += iov[i].iov_len;
-    ssize_t sent = send_now(stream, iov, n);
+    /* While it connects a write would take the error off the socket that libuv is to find there. */
+    ssize_t sent = stream->connecting ? 0 : send_now(stream, iov, n);
     if (VB_LIKELY(sent >= 0 && (size_t)sent == total && !stream->connecting))
         return 0;
     r = sent < 0 ? (int)sent : queue_rest(stream, iov, n, (size_t)sent);
@@ -307,7 +338,7 @@ size_t vb_stream_unsent(const struct vb_stream *stream)
     size_t unsent = 0;
     if (stream->queue != NULL)
         unsent = uv_stream_get_write_queue_size(&stream->uv.stream) + vb_buf_len(&stream->queue->waiting);
-    if (ioctl(stream->fd, SIOCOUTQ, &in_kernel) == 0)
+    if (!stream->connecting && ioctl(stream->fd, SIOCOUTQ, &in_kernel) == 0)
         unsent += (size_t)in_kernel;
     return unsent;
 }
@@ -316,6 +347,12 @@ void vb_stream_guard(struct vb_stream *stream, bool on)
 {
     struct linger linger = {.l_onoff = on};
     setsockopt(stream->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+bool vb_stream_has_unread(const struct vb_stream *stream)
+{
+    int unread = 0;
+    return ioctl(stream->fd, SIOCINQ, &unread) == 0 && unread > 0;
 }
 
 bool vb_stream_is_silent(const struct vb_stream *stream)
@@ -397,15 +434,19 @@ static void on_connected(uv_connect_t *request, int status)
     struct connect_request *connect = vb_container_of(request, struct connect_request, uv);
     struct vb_stream *stream = stream_of(connect->stream);
     free(connect);
-    if (status == UV_ECANCELED || stream->owner == NULL)
+    if (status == UV_ECANCELED) /* closed */
         return;
     stream->connecting = stream->unreadable = false;
     if (status == 0)
         status = start_reading(stream);
-    if (status < 0)
+    if (stream->finishing && status < 0)
+        close_handle(stream);
+    else if (status < 0)
         stream->events->failed(stream->owner, status);
-    else
+    else if (stream->owner != NULL)
         stream->events->connected(stream->owner);
+    if (status == 0 && stream->queue != NULL && !uv_is_closing(&stream->uv.handle))
+        send_waiting(stream);
 }
 
 int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const struct sockaddr *address,

@@ -29,7 +29,7 @@ static bool take_place(struct vb_client *c)
 static void admit(struct vb_client *c, const struct sockaddr *peer)
 {
     struct vb_proxy *proxy = c->proxy;
-    vb_addr_format_ip(c->ip, sizeof(c->ip), peer);
+    c->ip_n = (uint8_t)strlen(vb_addr_format_ip(c->ip, sizeof(c->ip), peer));
     c->is_trusted = vb_conf_sources_have(&proxy->conf->trusted_proxies, peer);
     c->has_ip = peer->sa_family != AF_UNIX;
     c->counted_ip = c->is_trusted ? (struct vb_ip){.bytes = {0}} : vb_ip_of(peer);
@@ -45,7 +45,7 @@ void vb_client_arrive(struct vb_client *c, const struct vb_conf_listener *listen
     }
     c->state = VB_CLIENT_PREFACE;
     c->has_ip = peer->sa_family != AF_UNIX;
-    vb_addr_format_ip(c->ip, sizeof(c->ip), peer);
+    c->ip_n = (uint8_t)strlen(vb_addr_format_ip(c->ip, sizeof(c->ip), peer));
     c->peer_ip = vb_ip_of(peer); /* for a header that names nobody */
     take_place(c);
 }

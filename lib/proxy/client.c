@@ -32,6 +32,12 @@ static struct vb_client *client_of(void *owner)
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
+static void destroy(struct vb_client *c)
+{
+    free(c->reader);
+    free(c);
+}
+
 void vb_client_end(struct vb_client *c, enum vb_client_ending how)
 {
     struct vb_proxy *proxy = c->proxy;
@@ -57,7 +63,7 @@ void vb_client_end(struct vb_client *c, enum vb_client_ending how)
     vb_client_depart(c);
     vb_sub64(&proxy->stats->connections, 1);
     if (!c->in_event)
-        free(c);
+        destroy(c);
     if (TAILQ_EMPTY(&proxy->clients) && proxy->drained != NULL) {
         void (*drained)(void *) = proxy->drained;
         proxy->drained = NULL;
@@ -82,7 +88,7 @@ static void leave(struct vb_client *c)
 {
     c->in_event = false;
     if (c->dead)
-        free(c);
+        destroy(c);
 }
 
 /* ---- time-outs --------------------------------------------------------------------------------------------------- */
@@ -177,11 +183,11 @@ static size_t take_body(struct vb_client *c, const char *bytes, size_t n)
     size_t done = 0;
     bool waiting;
     do { /* once at least: a head may wait for the first part to leave with */
-        if (vb_body_read(&c->reader, bytes + done, n - done, part) < 0) {
+        if (vb_body_read(c->reader, bytes + done, n - done, part) < 0) {
             vb_exchange_request_failed(c->exchange, 400, "the framing of the request body is broken");
             return done;
         }
-        if (limit != 0 && c->reader.body_bytes > limit) {
+        if (limit != 0 && c->reader->body_bytes > limit) {
             vb_exchange_request_failed(c->exchange, 413, too_large);
             return done;
         }
@@ -196,17 +202,30 @@ static size_t take_body(struct vb_client *c, const char *bytes, size_t n)
     return done;
 }
 
+/* The head as llhttp sees it. Of a request without content nothing is left to be read then. */
+static int begin_reading(struct vb_client *c, const struct vb_head *head)
+{
+    struct vb_body_reader none, *reader = &none;
+    c->body_open = head->framing == VB_FRAMING_CHUNKED || (head->framing == VB_FRAMING_LENGTH && head->length > 0);
+    if (c->body_open && c->reader == NULL)
+        c->reader = malloc(sizeof(*c->reader));
+    if (c->body_open)
+        reader = c->reader;
+    return reader == NULL ? -ENOMEM : vb_body_begin(reader, VB_REQUEST, head, &c->proxy->limits);
+}
+
 /* A whole head: the exchange begins. */
 static void start_exchange(struct vb_client *c, struct vb_head *head)
 {
     struct vb_proxy *proxy = c->proxy;
     unsigned limit = proxy->conf->limits.requests_per_connection;
     uint64_t body_limit = proxy->conf->limits.body;
-    if (vb_body_begin(&c->reader, VB_REQUEST, head, &proxy->limits) < 0) {
-        vb_client_refuse(c, 400, "the request head can be read in two ways");
+    int r = begin_reading(c, head);
+    if (r < 0) {
+        vb_client_refuse(c, r == -ENOMEM ? 500 : 400,
+                         r == -ENOMEM ? "out of memory" : "the request head can be read in two ways");
         return;
     }
-    c->body_open = !c->reader.complete;
     if (body_limit != 0 && head->framing == VB_FRAMING_LENGTH && head->length > body_limit) {
         vb_client_refuse(c, 413, too_large);
         return;
@@ -307,7 +326,6 @@ static void on_data(void *owner, const char *bytes, size_t n)
 {
     struct vb_client *c = client_of(owner);
     enter(c);
-    c->more = n == VB_READ_MAX;
     if (vb_buf_len(&c->input) > 0) {
         bool line_end = c->state != VB_CLIENT_HEAD || memchr(bytes, '\n', n) != NULL;
         if (vb_buf_append(&c->input, bytes, n) < 0)
@@ -401,7 +419,7 @@ void vb_client_drain(struct vb_client *c)
 
 struct vb_str vb_client_ip(const struct vb_client *c)
 {
-    return vb_str(c->ip);
+    return (struct vb_str){c->ip, c->ip_n};
 }
 
 bool vb_client_has_ip(const struct vb_client *c)
@@ -428,14 +446,14 @@ void vb_client_close_after(struct vb_client *c)
 
 /*
  * The response is whole, and with it the connection. Who has said that he sends nothing more, and has not, needs no
- * time to hear of it (RFC 9112 9.6): no unread byte can make an RST of the close, which would cost him the response.
+ * time to hear of it: unread bytes would make an RST of the close, which could cost him the response (RFC 9112 9.6).
  * Behind content there may be more all the same, such as a line end that some programs add.
  */
 static enum vb_client_ending how_to_end(const struct vb_client *c)
 {
     /* Inside of an event not all that has been read is in `input` yet. */
-    bool all_read = !c->in_event && !c->more && vb_buf_len(&c->input) == 0;
-    return c->says_last && all_read && !vb_stream_queued(c->stream) ? VB_CLIENT_CLOSE : VB_CLIENT_FINISH;
+    bool may_close = c->says_last && !c->in_event && vb_buf_len(&c->input) == 0 && !vb_stream_queued(c->stream);
+    return may_close && !vb_stream_has_unread(c->stream) ? VB_CLIENT_CLOSE : VB_CLIENT_FINISH;
 }
 
 void vb_client_exchange_done(struct vb_client *c)

@@ -20,7 +20,6 @@ struct vb_client {
     enum vb_client_state state;
     bool close_after; /* the connection ends with the response in hand */
     bool says_last;   /* the client has said that it sends nothing behind the request in hand, which has no content */
-    bool more;        /* the last read filled the buffer: further bytes may lie behind it already */
     bool peer_done;   /* the client has sent its FIN: no request will follow, but it may still be reading */
     bool body_open;   /* the request in hand has more body to come */
     bool speaks_1_0;  /* the request in hand is HTTP/1.0 */
@@ -38,11 +37,12 @@ struct vb_client {
     struct vb_timer timer;
     size_t unsent; /* bytes that it had not taken when the timer was last started */
     struct vb_buf input;
-    struct vb_body_reader reader; /* of the request in hand */
+    struct vb_body_reader *reader; /* NULL: no request with content has come yet */
     TAILQ_ENTRY(vb_client) link;
-    struct vb_ip peer_ip;      /* in the state PREFACE: of the connection itself */
-    struct vb_ip counted_ip;   /* none: it has no limit by address */
-    char ip[VB_ADDR_TEXT_MAX]; /* for messages */
+    struct vb_ip peer_ip;    /* in the state PREFACE: of the connection itself */
+    struct vb_ip counted_ip; /* none: it has no limit by address */
+    uint8_t ip_n;
+    char ip[VB_ADDR_TEXT_MAX]; /* for messages; ip_n bytes */
 };
 
 /* ---- client.c -----------------------------------------------------------------------------------------------------*/

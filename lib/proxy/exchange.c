@@ -55,7 +55,7 @@ static struct vb_exchange *exchange_new(struct vb_proxy *proxy, struct vb_client
     }
     proxy->n_exchanges++;
     proxy->most_exchanges = VB_MAX(proxy->most_exchanges, proxy->n_exchanges);
-    memset(x, 0, offsetof(struct vb_exchange, client_ip_text));
+    memset(x, 0, offsetof(struct vb_exchange, id));
     x->proxy = proxy;
     x->client = client;
     x->backend = x->stuck_to = -1;
@@ -133,6 +133,7 @@ static int make_request(struct vb_exchange *x, const struct vb_head *head, struc
             return -ENOMEM;
     }
     x->request = (struct vb_str){to, vb_h1_write_request(to, head, &how)};
+    assert(x->request.n <= room);
     return 0;
 }
 
@@ -153,7 +154,8 @@ static void note_request(struct vb_exchange *x, const struct vb_head *head)
 void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy, struct vb_client *client,
                        struct vb_head *head)
 {
-    char max_forwards[VB_MAX_FORWARDS_LEN];
+    char memory[VB_MAX_FORWARDS_LEN];
+    struct vb_str max_forwards;
     struct vb_exchange *x = exchange_new(proxy, client);
     if (x == NULL) {
         vb_client_close_after(client);
@@ -164,7 +166,7 @@ void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy
     }
     *ret_exchange = x;
     note_request(x, head);
-    if (!vb_forward_is_for_others(head, max_forwards)) {
+    if (!vb_forward_is_for_others(head, memory, &max_forwards)) {
         vb_exchange_answer(x, 200, NULL, 0);
         vb_exchange_free(x, false);
         vb_client_exchange_done(client);
@@ -172,7 +174,7 @@ void vb_exchange_start(struct vb_exchange **ret_exchange, struct vb_proxy *proxy
     }
     if (vb_exchange_choose(x, head) < 0)
         return;
-    if (make_request(x, head, vb_str(max_forwards)) < 0)
+    if (make_request(x, head, max_forwards) < 0)
         vb_exchange_give_up(x, VB_FAIL_INTERNAL, "out of memory");
     else if (vb_exchange_connect(x) && x->request_done) {
         x->head_sent = true; /* else it leaves with the first part of the body */

@@ -41,13 +41,13 @@ struct vb_exchange {
     bool head_sent, request_done, response_started;
     enum vb_framing request_framing, response_framing; /* as we write them */
     unsigned status;
-    struct vb_str upgrade; /* the protocol that was asked for, and may be switched to; the configuration's text */
-    struct vb_request_id id;
+    struct vb_str upgrade;   /* the protocol that was asked for, and may be switched to; the configuration's text */
     struct vb_str client_ip; /* for messages */
     struct vb_str request;   /* the head as the backend gets it; kept for sending it again, and for the log */
     char *request_memory;    /* NULL: it is in `inline_request` */
     SLIST_ENTRY(vb_exchange) link;
-    char client_ip_text[VB_ADDR_TEXT_MAX]; /* from here on not cleared for a new exchange */
+    struct vb_request_id id; /* from here on not cleared for a new exchange */
+    char client_ip_text[VB_ADDR_TEXT_MAX];
     char inline_request[VB_HEAD_INLINE];
 };
 
@@ -102,7 +102,7 @@ void vb_exchange_note_abort(struct vb_exchange *x);
 void vb_exchange_note_success(struct vb_exchange *x);
 
 /* The request ends here: the client gets a response of our own, or learns that the one it is getting has no end. */
-VB_COLD void vb_exchange_give_up(struct vb_exchange *x, enum vb_failure failure, const char *detail);
+void vb_exchange_give_up(struct vb_exchange *x, enum vb_failure failure, const char *detail);
 
 /* Takes it out of all counts of what is in flight; once. */
 void vb_exchange_not_in_flight(struct vb_exchange *x);

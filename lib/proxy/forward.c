@@ -27,6 +27,8 @@ static void write_hex(char *to, uint32_t number)
 void vb_forward_take_id(struct vb_proxy *proxy, const struct vb_head *head, struct vb_request_id *id)
 {
     struct vb_str name = proxy->id_field;
+    id->is_new = false;
+    id->length = 0;
     if (name.n == 0)
         return;
     const struct vb_field *own = vb_head_find_name(head, name);
@@ -90,18 +92,19 @@ struct vb_str vb_forward_client_ip(const struct vb_proxy *proxy, const struct vb
 
 /* ---- hops -------------------------------------------------------------------------------------------------------- */
 
-bool vb_forward_is_for_others(const struct vb_head *head, char *ret_max_forwards)
+bool vb_forward_is_for_others(const struct vb_head *head, char *memory, struct vb_str *ret_max_forwards)
 {
     const struct vb_field *field = vb_head_find(head, VB_FIELD_MAX_FORWARDS);
     uint64_t hops;
-    ret_max_forwards[0] = '\0';
+    *ret_max_forwards = VB_STR("");
     /* For other methods it means nothing; TRACE is not served. */
     if (field == NULL || !vb_str_eq(head->method, VB_STR("OPTIONS")) ||
         vb_parse_u64(field->value, INT64_MAX, &hops) < 0)
         return true;
     if (hops == 0)
         return false;
-    snprintf(ret_max_forwards, VB_MAX_FORWARDS_LEN, "%llu", (unsigned long long)(hops - 1));
+    int n = snprintf(memory, VB_MAX_FORWARDS_LEN, "%llu", (unsigned long long)(hops - 1));
+    *ret_max_forwards = (struct vb_str){memory, (size_t)n};
     return true;
 }
 

@@ -14,8 +14,7 @@ struct vb_request_id {
     char text[VB_REQUEST_ID_MAX];
 };
 
-/* The client's own request id if it is of visible ASCII characters, or a new one; empty where none is wanted. `id` is
- * all zero before. */
+/* The client's own request id if it is of visible ASCII characters, or a new one; empty where none is wanted. */
 void vb_forward_take_id(struct vb_proxy *proxy, const struct vb_head *head, struct vb_request_id *id);
 
 /*
@@ -26,10 +25,10 @@ struct vb_str vb_forward_client_ip(const struct vb_proxy *proxy, const struct vb
                                    const struct vb_head *head, char *text, size_t size);
 
 /*
- * False: an OPTIONS request that must go no further (Max-Forwards: 0, RFC 9110 7.6.2). The next value is put into
- * `ret_max_forwards` (VB_MAX_FORWARDS_LEN bytes), "" where nothing is to be changed.
+ * False: an OPTIONS request that must go no further (Max-Forwards: 0, RFC 9110 7.6.2). The next value is made
+ * in `memory` (VB_MAX_FORWARDS_LEN bytes); empty where nothing is to be changed.
  */
-bool vb_forward_is_for_others(const struct vb_head *head, char *ret_max_forwards);
+bool vb_forward_is_for_others(const struct vb_head *head, char *memory, struct vb_str *ret_max_forwards);
 
 /* The protocol that the request asks for, if the pool allows it: text of the configuration; empty: none. */
 struct vb_str vb_forward_upgrade(const struct vb_conf_pool *pool, const struct vb_head *head);

@@ -24,7 +24,7 @@
 #define QUEUE_TICK_MS  10
 /* What a response head may grow by when it passes (see vb_h1_response_room), and a chunk line behind it. */
 #define SCRATCH_ROOM                                                                                                   \
-    (VB_HEAD_ROOM + 3 * VB_NAME_MAX + VB_DATE_MAX + VB_REQUEST_ID_MAX + VB_STICKY_MAX + VB_CHUNK_LINE_MAX)
+    (VB_HEAD_ROOM + 3 * VB_NAME_MAX + VB_DATE_LEN + VB_REQUEST_ID_MAX + VB_STICKY_MAX + VB_CHUNK_LINE_MAX)
 
 static int open_pools(struct vb_proxy *proxy)
 {
@@ -134,12 +134,16 @@ fail:
 
 struct vb_str vb_proxy_date(struct vb_proxy *proxy)
 {
-    uint64_t now = vb_clock_wall_us();
-    if (now / 1000000 != proxy->date_second) {
-        proxy->date_second = now / 1000000;
-        vb_clock_format_http(proxy->date, sizeof(proxy->date), now);
+    uint64_t turn_ms = vb_loop_now_ms(proxy->loop);
+    if (turn_ms != proxy->date_turn_ms) {
+        proxy->date_turn_ms = turn_ms;
+        uint64_t now = vb_clock_wall_us();
+        if (now / 1000000 != proxy->date_second) {
+            proxy->date_second = now / 1000000;
+            vb_clock_format_http(proxy->date, sizeof(proxy->date), now);
+        }
     }
-    return vb_str(proxy->date);
+    return (struct vb_str){proxy->date, VB_DATE_LEN};
 }
 
 /* ---- backends that are taken away -------------------------------------------------------------------------------- */
@@ -184,7 +188,7 @@ void vb_proxy_doubt_soon(struct vb_proxy *proxy)
 
 /* ---- memory that a burst has left behind ------------------------------------------------------------------------- */
 
-/* Takes about a tenth of a millisecond for each MiB that is given back. */
+/* Takes about a tenth of a millisecond for each MiB that is given back. Other libraries than glibc do it unasked. */
 static void give_memory_back(struct vb_proxy *proxy)
 {
     uint64_t begin = vb_clock_us();

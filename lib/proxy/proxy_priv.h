@@ -60,7 +60,7 @@ struct vb_backend_upstreams {
  * What is about to be written to a client: a head that was made here, and slices of what was just read. It is filled
  * and written within one event, so a worker has one and not each connection.
  */
-#define VB_DATE_MAX   32
+#define VB_DATE_LEN   29 /* of an IMF-fixdate (RFC 9110 5.6.7) */
 #define VB_OUT_SLICES (VB_BODY_SPANS + VB_TRAILER_SPANS + 8)
 struct vb_out {
     const struct vb_client *owner; /* whom it is for */
@@ -112,8 +112,9 @@ struct vb_proxy {
     struct vb_head_limits limits;
     struct vb_rand rand;
     struct vb_str via, id_field;
-    uint64_t date_second; /* since 1970, of `date` */
-    char date[VB_DATE_MAX];
+    uint64_t date_turn_ms; /* loop time when `date` was last looked at */
+    uint64_t date_second;  /* since 1970, of `date` */
+    char date[VB_DATE_LEN + 1];
     struct vb_out to_client;
     char *path;               /* the normal form of the path that is being routed */
     char *key_path;           /* ... of the one that is a key; the other may be in use as a target by then */

@@ -11,7 +11,7 @@
 #include "vb/base.h"
 
 #define VB_RECLAIM_CALM 3  /* looks in a row that must see at most half of the peak */
-#define VB_RECLAIM_MIN  64 /* what fewer have left behind is not worth it */
+#define VB_RECLAIM_MIN  16 /* what fewer have left behind is not worth it */
 
 /* Of one kind of thing that takes memory. Starts as all zero. */
 struct vb_reclaim {

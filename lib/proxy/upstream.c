@@ -102,7 +102,7 @@ static void close_upstream(struct vb_upstream *u)
         destroy(u);
 }
 
-VB_COLD static void fail(struct vb_upstream *u, enum vb_failure failure, const char *detail)
+static void fail(struct vb_upstream *u, enum vb_failure failure, const char *detail)
 {
     vb_timer_stop(&u->timer);
     vb_exchange_upstream_failed(u->exchange, failure, detail);

@@ -1,4 +1,4 @@
-# What live.sh and run.sh both do first. To be read with `.`, after `root` is set.
+# What live.sh, run.sh and soak.sh do first. To be read with `.`, after `root` is set.
 #
 #   need_peers         nginx, HAProxy and what building needs; more with `program` (examples/packages.sh)
 #   install_quietly    installs what is missing; servers that come so do not start, now or at the next boot

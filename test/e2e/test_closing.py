@@ -2,16 +2,20 @@
 and the response arrives whole either way, however slowly it is read. Over TCP and over unix sockets."""
 import fcntl
 import os
+import signal
 import socket
 import struct
 import tempfile
 import termios
+import threading
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import Client, eventually, open_files, reply
+from harness import Client, eventually, go_on, is_stopped, open_files, reply
 
+SOME = 48_000  # bytes that a worker reads at once
 FEW = 200_000  # bytes that find room in the kernel, all of them
 MANY = 10 << 20  # bytes that do not
 LITTLE = 4096  # room at a client that does not read
@@ -75,6 +79,16 @@ def all_read(sock):
     return not_acknowledged.startswith("00000000:") and not_read.endswith(":00000000")
 
 
+@contextmanager
+def stopped(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield eventually(lambda: all(map(is_stopped, pids)), "the workers are stopped")
+    finally:
+        go_on(*pids)
+
+
 def asks(version):
     return b"GET / HTTP/1.%d\r\nHost: x\r\n%s\r\n" % (version, b"Connection: close\r\n" if version else b"")
 
@@ -126,6 +140,27 @@ def test_what_comes_behind_a_close_is_not_served_and_costs_nothing(listens, back
             client.send(second)
             expect_whole(client, FEW)
     assert [request.target for request in there.requests] == ["/", "/"]
+
+
+def test_what_comes_behind_a_close_in_the_same_moment_costs_nothing(listens, backend, workers):
+    """The worker finds both at once, the response first: it has not read what the client sent when the response is
+    complete, and closing then would be an RST."""
+    sent = threading.Event()
+
+    def answer(connection, request):
+        connection.backend.released.wait(10)
+        connection.send(sends(SOME))
+        sent.set()
+    there = backend(answer)
+    lb, port = listens(there, workers)
+    with Client(port, receive_buffer=LITTLE) as client:
+        client.send(asks(1))
+        there.wait_requests(1)
+        with stopped(lb.worker_pids()):
+            there.released.set()
+            assert sent.wait(10)
+            client.send(b"\r\n")
+        expect_whole(client, SOME)
 
 
 def test_an_answer_of_our_own_to_one_who_says_close(listens, backend, workers):

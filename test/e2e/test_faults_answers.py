@@ -55,7 +55,8 @@ def test_a_reset_before_any_byte_with_posts(town):
         there.recorders[0].set(do="reset")
         load.wait(1000)
     there.report("reset before any byte, 4 workers", load)
-    assert there.doubled() == [] and there.retried() == 0
+    assert there.doubled() == []
+    assert there.retried() <= IN_FLIGHT  # of which nothing had been sent when it was ejected
     assert {sent.outcome for sent in load.failures()} == {502}
     assert 5 <= len(load.failures()) <= 5 + IN_FLIGHT
     assert there.lb.total("failed") == len(load.failures())

@@ -635,6 +635,56 @@ static void what_is_written_before_it_is_connected_waits(void **state)
     close_pair(&side, &peer);
 }
 
+static void what_waits_until_it_is_connected_may_be_more_than_there_is_room_for(void **state)
+{
+    struct side side = {.f = *state};
+    struct sockaddr_storage address;
+    int listener = listener_with_little_room(side.f, &address);
+    assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+    struct peer peer = {.fd = accept(listener, NULL, NULL)};
+    close_listener(side.f, listener);
+    const size_t n = 8000000;
+    assert_int_equal(write_pattern(&side, 0, n), 1);
+    assert_int_equal(vb_stream_unsent(side.stream), n);
+    RUN_UNTIL(side.f, side.connected > 0);
+    assert_true(vb_stream_queued(side.stream));
+    RUN_UNTIL(side.f, read_some(&peer, 65536) || peer.n == n);
+    RUN_UNTIL(side.f, side.drained > 0);
+    assert_int_equal(side.drained, 1);
+    close_pair(&side, &peer);
+}
+
+static void finishing_while_it_connects_sends_what_waits(void **state)
+{
+    struct side side = {.f = *state};
+    struct sockaddr_storage address;
+    int listener = listener_with_little_room(side.f, &address);
+    assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+    struct peer peer = {.fd = accept(listener, NULL, NULL)};
+    close_listener(side.f, listener);
+    assert_int_equal(write_pattern(&side, 0, 1000), 1);
+    vb_stream_finish(&side.stream);
+    RUN_UNTIL(side.f, read_some(&peer, 1000));
+    assert_true(peer.eof);
+    assert_int_equal(peer.n, 1000);
+    close(peer.fd);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    assert_int_equal(side.connected + side.drained + side.failed, 0);
+}
+
+static void finishing_while_it_is_refused(void **state)
+{
+    struct side side = {.f = *state};
+    int bound = bound_socket();
+    struct sockaddr_in address = loopback(port_of(bound));
+    assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+    assert_int_equal(write_pattern(&side, 0, 1000), 1);
+    vb_stream_finish(&side.stream);
+    RUN_UNTIL(side.f, streams(side.f) == 0);
+    assert_int_equal(side.connected + side.drained + side.failed, 0);
+    close(bound);
+}
+
 static void a_refused_connection_is_a_failure(void **state)
 {
     for (int writes = 0; writes < 2; writes++) {
@@ -782,6 +832,7 @@ static void closing_inside_of_connected(void **state)
     struct sockaddr_storage address;
     int listener = listener_with_little_room(side.f, &address);
     assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
+    assert_int_equal(write_pattern(&side, 0, 10), 1); /* nobody is left to hear that it has gone */
     RUN_UNTIL(side.f, streams(side.f) == 0);
     assert_int_equal(side.connected, 1);
     close_listener(side.f, listener);
@@ -1080,6 +1131,9 @@ int main(void)
         TCP(writing_after_our_end_ends_the_process),
         BOTH(connecting),
         BOTH(what_is_written_before_it_is_connected_waits),
+        BOTH(what_waits_until_it_is_connected_may_be_more_than_there_is_room_for),
+        BOTH(finishing_while_it_connects_sends_what_waits),
+        TCP(finishing_while_it_is_refused),
         TCP(a_refused_connection_is_a_failure),
         TCP(an_impossible_connection_fails_at_once),
         UNIX(unix_sockets_that_cannot_be_connected_to),
