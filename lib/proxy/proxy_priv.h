@@ -28,7 +28,8 @@ TAILQ_HEAD(vb_exchange_line, vb_exchange);
 struct vb_queue {
     struct vb_proxy *proxy;
     struct vb_exchange_line line, stuck; /* by age: who can go to any backend; who is stuck to one that is full */
-    uint64_t had_room; /* since when the first of all waited, if there was room at the last tick; or 0 */
+    uint64_t first_us;                   /* since when the first of all has waited, at the last tick; 0: nobody had */
+    unsigned left_places;                /* ticks in a row at which there was a place all the same */
     struct vb_timer soon, tick;
 };
 

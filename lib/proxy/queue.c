@@ -17,8 +17,8 @@
  *
  * What has no event is found by a tick: the places of a worker that was killed; those for lines of older generations,
  * to which there is no inbox; a wake-up that an inbox did not take; a backend that came up, got a higher limit, or has
- * gone (then all who wait are told so). When the first of all lines has not taken a place that was there at two ticks,
- * his worker hangs: then others go before him.
+ * gone (then all who wait are told so). When a place was there at HANG_TICKS ticks in a row although the first has not
+ * changed, the worker whose turn it is hangs: then others go before him. One that is only short of CPU takes it sooner.
  */
 #include "queue.h"
 
@@ -27,6 +27,8 @@
 #include "exchange_priv.h"
 #include "vb/clock.h"
 #include "vb/inbox.h"
+
+#define HANG_TICKS 5
 
 static void on_tick(struct vb_timer *timer);
 
@@ -198,15 +200,17 @@ static void start_tick(struct vb_proxy_pool *pool)
         vb_timer_start(&pool->queue.tick, &pool->queue.proxy->queue_tick, on_tick);
 }
 
-/* Has the first of all left a place where it is, since the last tick? */
 static bool first_hangs(struct vb_proxy_pool *pool)
 {
     struct vb_queue *q = &pool->queue;
     uint64_t since_us;
     vb_line_first(q->proxy->shm, pool->index, -1, &since_us);
-    bool has_room = !vb_lb_is_full(pool->lb, vb_clock_us()), hangs = has_room && q->had_room == since_us;
-    q->had_room = has_room ? since_us : 0;
-    return hangs;
+    if (since_us != q->first_us || vb_lb_is_full(pool->lb, vb_clock_us()))
+        q->left_places = 0;
+    else
+        q->left_places++;
+    q->first_us = since_us;
+    return q->left_places >= HANG_TICKS;
 }
 
 static void on_tick(struct vb_timer *timer)
