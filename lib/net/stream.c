@@ -1,9 +1,10 @@
 /*
  * Streams over TCP and unix sockets. To libuv these are two kinds of handle, which differ only while they are opened.
  *
- * Happy path: open or connect; libuv says that there is something to read, it is received into the loop's shared buffer,
- * and the owner gets `data`; a write is one system call straight from the owner's slices and nothing is kept. Neither is
- * left to libuv: its read(2), write(2) and writev(2) take a longer way through the kernel than what is made for sockets.
+ * Happy path: open or connect; libuv says that there is something to read, it is received into the loop's shared
+ * buffer, and the owner gets `data`; a write is one system call straight from the owner's slices and nothing is kept.
+ * Neither is left to libuv: its read(2), write(2) and writev(2) take a longer way through the kernel than what is made
+ * for sockets.
  *
  * Back-pressure: what the kernel does not take is copied to `sending` and handed to libuv; what is written meanwhile
  * waits in `waiting`, so that libuv never has more than one request and slices join. Both exist only while needed. What
@@ -375,14 +376,10 @@ bool vb_stream_broken(const struct vb_stream *stream)
 static struct vb_stream *stream_new(struct vb_loop *loop, int family, const struct vb_stream_events *events,
                                     void *owner)
 {
-    struct vb_stream *stream = calloc(1, sizeof(*stream));
+    struct vb_stream *stream = malloc(sizeof(*stream)); /* calloc(3) passes by the thread's cache of freed memory */
     if (stream == NULL)
         return NULL;
-    stream->magic = STREAM_MAGIC;
-    stream->loop = loop;
-    stream->events = events;
-    stream->owner = owner;
-    stream->fd = -1;
+    *stream = (struct vb_stream){.magic = STREAM_MAGIC, .loop = loop, .events = events, .owner = owner, .fd = -1};
     /* Neither makes a socket yet, nor can it fail. */
     if (family == AF_UNIX)
         uv_pipe_init(&loop->uv, &stream->uv.pipe, 0);

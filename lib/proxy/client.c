@@ -386,13 +386,12 @@ static const struct vb_stream_events events = {
 void vb_client_open(struct vb_proxy *proxy, const struct vb_conf_listener *listener, int fd,
                     const struct sockaddr *peer)
 {
-    struct vb_client *c = calloc(1, sizeof(*c));
+    struct vb_client *c = malloc(sizeof(*c)); /* calloc(3) passes by the thread's cache of memory that was freed */
     if (c == NULL) {
         close(fd);
         return;
     }
-    c->magic = CLIENT_MAGIC;
-    c->proxy = proxy;
+    *c = (struct vb_client){.magic = CLIENT_MAGIC, .proxy = proxy};
     if (vb_stream_open(&c->stream, proxy->loop, fd, peer->sa_family, &events, c) < 0) {
         free(c);
         return;

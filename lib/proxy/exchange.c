@@ -37,8 +37,7 @@
 #include "vb/clock.h"
 #include "vb/log.h"
 
-#define FREE_EXCHANGES_MAX 256
-#define HELD_MAX           (64 << 10) /* of a body, and one read more, while its request waits for its turn */
+#define HELD_MAX (64 << 10) /* of a body, and one read more, while its request waits for its turn */
 
 /* ---- beginning and end ------------------------------------------------------------------------------------------- */
 
@@ -47,7 +46,6 @@ static struct vb_exchange *exchange_new(struct vb_proxy *proxy, struct vb_client
     struct vb_exchange *x = SLIST_FIRST(&proxy->free_exchanges);
     if (x != NULL) {
         SLIST_REMOVE_HEAD(&proxy->free_exchanges, link);
-        proxy->n_free_exchanges--;
     } else {
         x = malloc(sizeof(*x));
         if (x == NULL)
@@ -74,12 +72,7 @@ void vb_exchange_free(struct vb_exchange *x, bool keep_upstream)
     vb_retry_free(&x->retry);
     free(x->request_memory);
     proxy->n_exchanges--;
-    if (proxy->n_free_exchanges >= FREE_EXCHANGES_MAX) {
-        free(x);
-        return;
-    }
-    SLIST_INSERT_HEAD(&proxy->free_exchanges, x, link);
-    proxy->n_free_exchanges++;
+    SLIST_INSERT_HEAD(&proxy->free_exchanges, x, link); /* until a burst is over: see reclaim.h */
 }
 
 void vb_exchange_free_all(struct vb_proxy *proxy)
@@ -89,7 +82,6 @@ void vb_exchange_free_all(struct vb_proxy *proxy)
         SLIST_REMOVE_HEAD(&proxy->free_exchanges, link);
         free(x);
     }
-    proxy->n_free_exchanges = 0;
 }
 
 void vb_exchange_answer(struct vb_exchange *x, unsigned status, const char *text, unsigned retry_after_s)

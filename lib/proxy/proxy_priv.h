@@ -107,7 +107,6 @@ struct vb_proxy {
     void *drained_owner;
 
     struct vb_exchange_list free_exchanges;
-    unsigned n_free_exchanges;
     unsigned n_exchanges, most_exchanges; /* in use now; at once since the last tick */
     struct vb_reclaim client_memory, exchange_memory;
     struct vb_head_limits limits;

@@ -44,6 +44,8 @@ static void socket_addresses_have_texts(void **state)
     } cases[] = {
         {make_v4("127.0.0.1", 80), "127.0.0.1:80", "127.0.0.1"},
         {make_v4("255.255.255.255", 65535), "255.255.255.255:65535", "255.255.255.255"},
+        {make_v4("0.9.10.99", 1), "0.9.10.99:1", "0.9.10.99"},
+        {make_v4("100.101.110.209", 0), "100.101.110.209:0", "100.101.110.209"},
         {make_v6("::1", 80), "[::1]:80", "::1"},
         {make_v6("::", 0), "[::]:0", "::"},
         {make_v6("::ffff:10.0.0.1", 80), "10.0.0.1:80", "10.0.0.1"},
@@ -58,8 +60,10 @@ static void socket_addresses_have_texts(void **state)
         assert_ptr_equal(vb_addr_format_ip(text, sizeof(text), address), text);
         assert_string_equal(text, cases[i].ip);
     }
-    char small[4];
-    assert_string_equal(vb_addr_format_ip(small, sizeof(small), (const struct sockaddr *)&cases[0].address), "?");
+    char small[sizeof("127.0.0.1") - 1], just[sizeof("127.0.0.1")];
+    const struct sockaddr *address = (const struct sockaddr *)&cases[0].address;
+    assert_string_equal(vb_addr_format_ip(small, sizeof(small), address), "?");
+    assert_string_equal(vb_addr_format_ip(just, sizeof(just), address), "127.0.0.1");
 }
 
 /* A peer without a name has no more than its family: nothing behind it is read. */
