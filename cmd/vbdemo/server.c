@@ -429,7 +429,7 @@ static const struct vb_stream_events stream_events = {
     .failed = on_failed,
 };
 
-static int conn_open(struct server *server, int fd, int family)
+static int conn_open(struct server *server, int fd)
 {
     struct conn *conn = calloc(1, sizeof(*conn));
     if (conn == NULL) {
@@ -438,7 +438,7 @@ static int conn_open(struct server *server, int fd, int family)
     }
     conn->magic = CONN_MAGIC;
     conn->server = server;
-    int r = vb_stream_open(&conn->stream, server->loop, fd, family, &stream_events, conn);
+    int r = vb_stream_open(&conn->stream, server->loop, fd, &stream_events, conn);
     if (r < 0) {
         free(conn);
         return r;
@@ -460,7 +460,7 @@ static void on_accepted(void *owner, int fd, const struct sockaddr *peer)
         close(fd);
         return;
     }
-    int r = conn_open(server, fd, peer->sa_family);
+    int r = conn_open(server, fd);
     if (r < 0)
         vb_log_warn("a connection could not be served: %s", vb_strerror(r));
 }

@@ -31,7 +31,7 @@ uint64_t vb_loop_now_ms(const struct vb_loop *loop);
 
 /*
  * Timers. Each time-out has one duration for all its users, so its timers stand in a list in the order of their
- * deadlines: starting, restarting and stopping is O(1), and one libuv timer serves all lists.
+ * deadlines: starting, restarting and stopping is O(1), and the loop waits no longer than for the earliest of all.
  */
 struct vb_timer {
     TAILQ_ENTRY(vb_timer) link;

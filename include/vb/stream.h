@@ -2,8 +2,8 @@
  * A connected byte stream: what HTTP is spoken over. TCP and unix sockets are such; TLS will be one behind the same
  * functions, so nothing above this header knows what carries the bytes.
  *
- * The owner gets events until it calls one of the three closing functions, none after. A stream's memory lives until
- * its handles are closed, so closing it inside one of its own events is fine.
+ * The owner gets events until it calls one of the closing functions, none after. A stream's memory lives until the end of
+ * the loop's turn, so closing it inside one of its own events is fine.
  */
 #ifndef VB_STREAM_H
 #define VB_STREAM_H
@@ -33,8 +33,8 @@ struct vb_stream_events {
  * at once. On failure the descriptor is closed. `events` must live as long as the stream; `owner` is handed to each
  * event.
  */
-int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, int family,
-                   const struct vb_stream_events *events, void *owner);
+int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, const struct vb_stream_events *events,
+                   void *owner);
 
 /* Another owner from now on, also inside one of the stream's events (which is then the old owner's last one). */
 void vb_stream_rebind(struct vb_stream *stream, const struct vb_stream_events *events, void *owner);
@@ -70,7 +70,7 @@ bool vb_stream_queued(const struct vb_stream *stream);
  */
 size_t vb_stream_unsent(const struct vb_stream *stream);
 
-/* No `data` until vb_stream_resume. Idempotent; each change costs system calls, so only for real back-pressure. */
+/* Neither `data` nor `end` until vb_stream_resume. Idempotent. */
 void vb_stream_pause(struct vb_stream *stream);
 void vb_stream_resume(struct vb_stream *stream);
 

@@ -20,7 +20,8 @@ int vb_fail(struct vb_error *err, int code, const char *fmt, ...)
 
 bool vb_is_lack(int code)
 {
-    return code == -EMFILE || code == -ENFILE || code == -ENOMEM || code == -ENOBUFS || code == -EADDRNOTAVAIL;
+    return code == -EMFILE || code == -ENFILE || code == -ENOMEM || code == -ENOBUFS || code == -EADDRNOTAVAIL ||
+           code == -ENOSPC; /* of epoll_ctl(2): the user's watches are used up */
 }
 
 const char *vb_strerror(int code)

@@ -6,21 +6,20 @@
  * worker's end must not close it. A unix socket is only one, which all workers accept from: whoever comes too late for
  * a connection gets EAGAIN.
  *
- * A worker accepts through uv_poll instead of uv_listen: libuv's own answer to "no more descriptors" is to accept and
- * drop everything that waits, and it cannot stop listening without closing.
+ * When a worker has no more descriptors it rests: what waits stays in the queue.
  */
 #include "vb/listen.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "net_priv.h"
 
 #define LISTENER_MAGIC 0x4c495354
 #define ACCEPT_BATCH   64 /* for one turn of the loop, so that a burst does not starve open connections */
-#define REST_MS        100
 
 /* ---- master ------------------------------------------------------------------------------------------------------ */
 
@@ -125,18 +124,26 @@ int vb_listen_open(int *ret_fds, unsigned n, int joins, const struct sockaddr *a
 /* ---- worker ------------------------------------------------------------------------------------------------------ */
 
 struct vb_listener {
+    struct loop_watch watch; /* first: the memory goes with it */
     uint32_t magic;
     int fd; /* the caller's */
+    bool accepts;
+    struct vb_loop *loop;
     const struct vb_listener_events *events;
     void *owner;
-    uv_poll_t poll;
-    uv_timer_t rest;
-    unsigned handles; /* open libuv handles; the memory goes with the last one */
+    struct vb_timer rest;
 };
 
-static void on_rested(uv_timer_t *timer)
+static void on_rested(struct vb_timer *timer)
 {
-    vb_listener_start(vb_cast(struct vb_listener, LISTENER_MAGIC, timer->data));
+    vb_listener_start(vb_container_of(timer, struct vb_listener, rest));
+}
+
+/* A socket that does not listen is hung up, which the kernel tells in any case: but only once. */
+static void stop(struct vb_listener *listener)
+{
+    listener->accepts = false;
+    loop_watch_change(listener->loop, &listener->watch, listener->fd, EPOLLET);
 }
 
 static bool is_exhaustion(int code)
@@ -157,8 +164,8 @@ static bool accept_some(struct vb_listener *listener, unsigned most)
         }
         int code = -errno;
         if (is_exhaustion(code)) {
-            uv_poll_stop(&listener->poll);
-            uv_timer_start(&listener->rest, on_rested, REST_MS, 0);
+            stop(listener);
+            vb_timer_start(&listener->rest, &listener->loop->rest, on_rested);
             listener->events->exhausted(listener->owner, code);
             return false;
         }
@@ -169,13 +176,15 @@ static bool accept_some(struct vb_listener *listener, unsigned most)
     return true;
 }
 
-static void on_readable(uv_poll_t *poll, int status, int events)
+static void on_ready(struct loop_watch *watch, uint32_t events)
 {
-    struct vb_listener *listener = vb_cast(struct vb_listener, LISTENER_MAGIC, poll->data);
+    struct vb_listener *listener = vb_cast(struct vb_listener, LISTENER_MAGIC, watch);
+    if (!listener->accepts)
+        return;
     bool more = accept_some(listener, ACCEPT_BATCH);
     /* The master, or another worker, has shut the socket down, and it would be readable for ever. */
-    if (!more && (events & UV_DISCONNECT) != 0)
-        uv_poll_stop(poll);
+    if (!more && (events & (EPOLLRDHUP | EPOLLHUP)) != 0)
+        stop(listener);
 }
 
 int vb_listener_open(struct vb_listener **ret_listener, struct vb_loop *loop, int fd,
@@ -186,32 +195,22 @@ int vb_listener_open(struct vb_listener **ret_listener, struct vb_loop *loop, in
         return -ENOMEM;
     listener->magic = LISTENER_MAGIC;
     listener->fd = fd;
+    listener->loop = loop;
     listener->events = events;
     listener->owner = owner;
-    int r = uv_poll_init(&loop->uv, &listener->poll, fd);
-    if (r < 0)
-        goto fail;
-    uv_timer_init(&loop->uv, &listener->rest);
-    listener->handles = 2;
-    listener->poll.data = listener->rest.data = listener;
+    int r = loop_watch_open(loop, &listener->watch, fd, EPOLLET, on_ready);
+    if (r < 0) {
+        free(listener);
+        return r;
+    }
     *ret_listener = listener;
     return 0;
-
-fail:
-    free(listener);
-    return r;
 }
 
 void vb_listener_start(struct vb_listener *listener)
 {
-    uv_poll_start(&listener->poll, UV_READABLE | UV_DISCONNECT, on_readable);
-}
-
-static void on_handle_closed(uv_handle_t *handle)
-{
-    struct vb_listener *listener = vb_cast(struct vb_listener, LISTENER_MAGIC, handle->data);
-    if (--listener->handles == 0)
-        free(listener);
+    listener->accepts = true;
+    loop_watch_change(listener->loop, &listener->watch, listener->fd, EPOLLIN | EPOLLRDHUP);
 }
 
 void vb_listener_close(struct vb_listener **listener_ptr, bool take)
@@ -222,6 +221,6 @@ void vb_listener_close(struct vb_listener **listener_ptr, bool take)
     *listener_ptr = NULL;
     if (take)
         accept_some(listener, LISTEN_BACKLOG);
-    uv_close((uv_handle_t *)&listener->poll, on_handle_closed);
-    uv_close((uv_handle_t *)&listener->rest, on_handle_closed);
+    vb_timer_stop(&listener->rest);
+    loop_watch_close(listener->loop, &listener->watch, listener->fd);
 }

@@ -1,22 +1,101 @@
 /*
  * The loop and its coarse timers.
  *
+ * Streams and listeners stand in an epoll set of the loop's own, the streams edge-triggered: the kernel tells of each
+ * once, where libuv's (level-triggered) would look at its socket a second time, and one that is read or written costs
+ * no call of epoll_ctl(2) after its first. libuv's own descriptor stands in the same set, for signals, processes, names
+ * and timers of others; libuv is run when there is something to do for it.
+ *
  * A timer list holds timers of one duration in order of their deadlines, because each is appended when it starts. The
- * one libuv timer is set to the earliest head. It is moved only towards earlier deadlines; when it fires too early
- * because that head has been stopped or restarted, it is simply set again, so most restarts touch two pointers.
+ * loop knows a time before which none is due. It is moved only towards earlier deadlines; when that time comes too
+ * early because that head has been stopped or restarted, it is simply looked for again, so most restarts touch two
+ * pointers.
  */
 #include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #include "net_priv.h"
 
 #define LOOP_MAGIC 0x4c4f4f50
+#define EVENTS_MAX 64 /* in one turn: what the kernel has looked at for them is still in the processor's cache */
 
-static void on_timer(uv_timer_t *handle)
+/* ---- watches ----------------------------------------------------------------------------------------------------- */
+
+static int control(struct vb_loop *loop, int how, int fd, uint32_t events, struct loop_watch *watch)
 {
-    struct vb_loop *loop = vb_cast(struct vb_loop, LOOP_MAGIC, handle->data);
-    uint64_t now = uv_now(&loop->uv), next = UINT64_MAX;
+    struct epoll_event event = {.events = events, .data.ptr = watch};
+    return epoll_ctl(loop->epoll, how, fd, &event) == 0 ? 0 : -errno;
+}
+
+int loop_watch_open(struct vb_loop *loop, struct loop_watch *watch, int fd, uint32_t events,
+                    void (*ready)(struct loop_watch *watch, uint32_t events))
+{
+    int r = control(loop, EPOLL_CTL_ADD, fd, events, watch);
+    if (r < 0)
+        return r;
+    watch->ready = ready;
+    if (loop->n_watches++ == 0)
+        uv_ref((uv_handle_t *)&loop->watches);
+    return 0;
+}
+
+int loop_watch_change(struct vb_loop *loop, struct loop_watch *watch, int fd, uint32_t events)
+{
+    return control(loop, EPOLL_CTL_MOD, fd, events, watch);
+}
+
+void loop_watch_again(struct vb_loop *loop, struct loop_watch *watch)
+{
+    if (watch->is_again)
+        return;
+    watch->is_again = true;
+    TAILQ_INSERT_TAIL(&loop->again, watch, link);
+}
+
+void loop_watch_close(struct vb_loop *loop, struct loop_watch *watch, int fd)
+{
+    /* That it is closed would not do: a process that is being started may have it for a moment too. */
+    control(loop, EPOLL_CTL_DEL, fd, 0, NULL);
+    if (watch->is_again)
+        TAILQ_REMOVE(&loop->again, watch, link);
+    watch->ready = NULL;
+    TAILQ_INSERT_TAIL(&loop->closed, watch, link);
+    if (--loop->n_watches == 0)
+        uv_unref((uv_handle_t *)&loop->watches);
+}
+
+static void free_closed(struct vb_loop *loop)
+{
+    struct loop_watch *watch;
+    while ((watch = TAILQ_FIRST(&loop->closed)) != NULL) {
+        TAILQ_REMOVE(&loop->closed, watch, link);
+        free(watch);
+    }
+}
+
+/* Only those that stand there by now: what they ask for is for the next turn. */
+static void call_again(struct vb_loop *loop)
+{
+    struct loop_watch *watch, *last = TAILQ_LAST(&loop->again, loop_watches);
+    bool is_last = last == NULL;
+    while (!is_last && (watch = TAILQ_FIRST(&loop->again)) != NULL) {
+        is_last = watch == last;
+        watch->is_again = false;
+        TAILQ_REMOVE(&loop->again, watch, link);
+        watch->ready(watch, 0);
+    }
+}
+
+/* ---- turns ------------------------------------------------------------------------------------------------------- */
+
+static void run_timers(struct vb_loop *loop)
+{
+    uint64_t now = uv_now(&loop->uv);
     struct vb_timer_list *list;
-    loop->wake_ms = now; /* so that timers started below do not touch the libuv timer; it is set once, after them */
+    if (now < loop->wake_ms)
+        return;
+    loop->wake_ms = UINT64_MAX;
     LIST_FOREACH (list, &loop->lists, link) {
         struct vb_timer *timer;
         while ((timer = TAILQ_FIRST(&list->timers)) != NULL && timer->deadline_ms <= now) {
@@ -27,45 +106,110 @@ static void on_timer(uv_timer_t *handle)
     LIST_FOREACH (list, &loop->lists, link) {
         struct vb_timer *first = TAILQ_FIRST(&list->timers);
         if (first != NULL)
-            next = VB_MIN(next, first->deadline_ms);
+            loop->wake_ms = VB_MIN(loop->wake_ms, first->deadline_ms);
     }
-    loop->wake_ms = next;
-    if (next != UINT64_MAX)
-        uv_timer_start(&loop->timer, on_timer, next > now ? next - now : 1, 0);
+}
+
+/* Milliseconds that may be waited; -1: for ever. */
+static int patience(const struct vb_loop *loop, int uv_patience)
+{
+    uint64_t now = uv_now(&loop->uv), left = loop->wake_ms > now ? loop->wake_ms - now : 0;
+    if (!TAILQ_EMPTY(&loop->again) || loop->stopped)
+        return 0;
+    if (uv_patience >= 0)
+        left = VB_MIN(left, (uint64_t)uv_patience);
+    return left > INT_MAX ? -1 : (int)left;
+}
+
+void loop_turn(struct vb_loop *loop)
+{
+    struct epoll_event events[EVENTS_MAX];
+    bool is_uv_ready = false;
+    int uv_patience = uv_backend_timeout(&loop->uv);
+    if (uv_patience == 0) {
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+        uv_patience = uv_backend_timeout(&loop->uv);
+    }
+    int n = epoll_wait(loop->epoll, events, EVENTS_MAX, patience(loop, uv_patience));
+    uv_update_time(&loop->uv);
+    call_again(loop);
+    for (int i = 0; i < n; i++) {
+        struct loop_watch *watch = events[i].data.ptr;
+        if (watch == NULL)
+            is_uv_ready = true;
+        else if (watch->ready != NULL)
+            watch->ready(watch, events[i].events);
+    }
+    if (is_uv_ready)
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+    run_timers(loop);
+    free_closed(loop);
+}
+
+void vb_loop_run(struct vb_loop *loop)
+{
+    while (!loop->stopped && uv_loop_alive(&loop->uv))
+        loop_turn(loop);
+    loop->stopped = false;
+}
+
+void vb_loop_stop(struct vb_loop *loop)
+{
+    loop->stopped = true;
+}
+
+/* ---- beginning and end ------------------------------------------------------------------------------------------- */
+
+static void on_prepare(uv_prepare_t *handle)
+{
+}
+
+static int open_uv(struct vb_loop *loop)
+{
+    int r = uv_loop_init(&loop->uv);
+    if (r < 0)
+        return r;
+    uv_prepare_init(&loop->uv, &loop->watches);
+    uv_prepare_start(&loop->watches, on_prepare);
+    uv_unref((uv_handle_t *)&loop->watches);
+    r = control(loop, EPOLL_CTL_ADD, uv_backend_fd(&loop->uv), EPOLLIN, NULL);
+    if (r < 0)
+        uv_loop_close(&loop->uv);
+    return r;
 }
 
 int vb_loop_open(struct vb_loop **ret_loop)
 {
     struct vb_loop *loop = malloc(sizeof(*loop));
+    int r = -ENOMEM;
     if (loop == NULL)
-        return -ENOMEM;
+        return r;
     loop->magic = LOOP_MAGIC;
+    loop->stopped = false;
+    loop->n_watches = 0;
     loop->wake_ms = UINT64_MAX;
     loop->finish_max_ms = VB_FINISH_MAX_MS;
     LIST_INIT(&loop->lists);
-    int r = uv_loop_init(&loop->uv);
-    if (r < 0)
+    TAILQ_INIT(&loop->again);
+    TAILQ_INIT(&loop->closed);
+    loop->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (loop->epoll < 0) {
+        r = -errno;
         goto fail;
-    uv_timer_init(&loop->uv, &loop->timer);
-    loop->timer.data = loop;
-    uv_unref((uv_handle_t *)&loop->timer); /* waiting for time-outs alone keeps no loop alive */
+    }
+    r = open_uv(loop);
+    if (r < 0)
+        goto fail_epoll;
     vb_timer_list_open(&loop->linger, loop, VB_LINGER_MS);
+    vb_timer_list_open(&loop->rest, loop, VB_REST_MS);
     *ret_loop = loop;
     return 0;
 
+fail_epoll:
+    close(loop->epoll);
 fail:
     free(loop);
     return r;
-}
-
-void vb_loop_run(struct vb_loop *loop)
-{
-    uv_run(&loop->uv, UV_RUN_DEFAULT);
-}
-
-void vb_loop_stop(struct vb_loop *loop)
-{
-    uv_stop(&loop->uv);
 }
 
 void vb_loop_close(struct vb_loop **loop_ptr)
@@ -79,12 +223,15 @@ void vb_loop_close(struct vb_loop **loop_ptr)
         vb_timer_stop(lingering);
         lingering->fire(lingering);
     }
-    uv_close((uv_handle_t *)&loop->timer, NULL);
+    uv_close((uv_handle_t *)&loop->watches, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT); /* only close callbacks are left */
     vb_timer_list_close(&loop->linger);
+    vb_timer_list_close(&loop->rest);
+    free_closed(loop);
     int r = uv_loop_close(&loop->uv);
-    assert(r == 0); /* somebody forgot to close a handle */
+    assert(r == 0 && loop->n_watches == 0); /* somebody forgot to close something */
     (void)r;
+    close(loop->epoll);
     free(loop);
 }
 
@@ -97,6 +244,8 @@ uint64_t vb_loop_now_ms(const struct vb_loop *loop)
 {
     return uv_now(&loop->uv);
 }
+
+/* ---- timers ------------------------------------------------------------------------------------------------------ */
 
 void vb_timer_list_open(struct vb_timer_list *list, struct vb_loop *loop, uint64_t duration_ms)
 {
@@ -112,16 +261,6 @@ void vb_timer_list_close(struct vb_timer_list *list)
     LIST_REMOVE(list, link);
 }
 
-/* The libuv timer fires at this time at the latest. */
-static void wake_by(struct vb_loop *loop, uint64_t deadline_ms)
-{
-    if (deadline_ms >= loop->wake_ms)
-        return;
-    uint64_t now = uv_now(&loop->uv);
-    loop->wake_ms = deadline_ms;
-    uv_timer_start(&loop->timer, on_timer, deadline_ms > now ? deadline_ms - now : 0, 0);
-}
-
 void vb_timer_start(struct vb_timer *timer, struct vb_timer_list *list, void (*fire)(struct vb_timer *timer))
 {
     vb_timer_stop(timer);
@@ -132,7 +271,7 @@ void vb_timer_start(struct vb_timer *timer, struct vb_timer_list *list, void (*f
     timer->fire = fire;
     timer->deadline_ms = uv_now(&loop->uv) + list->duration_ms;
     TAILQ_INSERT_TAIL(&list->timers, timer, link);
-    wake_by(loop, timer->deadline_ms);
+    loop->wake_ms = VB_MIN(loop->wake_ms, timer->deadline_ms);
 }
 
 void vb_timer_start_at(struct vb_timer *timer, struct vb_timer_list *list, uint64_t deadline_ms,
@@ -149,7 +288,7 @@ void vb_timer_start_at(struct vb_timer *timer, struct vb_timer_list *list, uint6
         TAILQ_INSERT_AFTER(&list->timers, before, timer, link);
     else
         TAILQ_INSERT_HEAD(&list->timers, timer, link);
-    wake_by(list->loop, deadline_ms);
+    list->loop->wake_ms = VB_MIN(list->loop->wake_ms, deadline_ms);
 }
 
 void vb_timer_stop(struct vb_timer *timer)

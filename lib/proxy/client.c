@@ -392,7 +392,7 @@ void vb_client_open(struct vb_proxy *proxy, const struct vb_conf_listener *liste
         return;
     }
     *c = (struct vb_client){.magic = CLIENT_MAGIC, .proxy = proxy};
-    if (vb_stream_open(&c->stream, proxy->loop, fd, peer->sa_family, &events, c) < 0) {
+    if (vb_stream_open(&c->stream, proxy->loop, fd, &events, c) < 0) {
         free(c);
         return;
     }

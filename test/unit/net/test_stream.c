@@ -18,6 +18,7 @@ struct side {
     char bytes[64]; /* the first ones */
     bool queued_when_drained;
     unsigned close_in; /* which event closes: one of the letters below */
+    struct side *twin; /* whom data closes */
 };
 
 enum { NOWHERE, IN_CONNECTED = 'c', IN_DATA = 'd', IN_END = 'e', IN_DRAINED = 'r', IN_FAILED = 'f' };
@@ -201,7 +202,7 @@ static void open_pair(struct fixture *f, struct side *side, struct peer *peer)
     *side = (struct side){.f = f};
     *peer = (struct peer){.n = 0};
     open_sockets(f, &fd, &peer->fd);
-    assert_int_equal(vb_stream_open(&side->stream, f->loop, fd, f->family, &events, side), 0);
+    assert_int_equal(vb_stream_open(&side->stream, f->loop, fd, &events, side), 0);
 }
 
 static void close_pair(struct side *side, struct peer *peer)
@@ -256,7 +257,7 @@ static void bytes_go_both_ways(void **state)
 static void a_descriptor_that_is_none_is_refused(void **state)
 {
     struct side side = {.f = *state};
-    assert_true(vb_stream_open(&side.stream, side.f->loop, -1, side.f->family, &events, &side) < 0);
+    assert_true(vb_stream_open(&side.stream, side.f->loop, -1, &events, &side) < 0);
     assert_null(side.stream);
     run_for_ms(side.f, 5);
     assert_int_equal(streams(side.f), 0);
@@ -328,6 +329,74 @@ static void paused_streams_read_nothing(void **state)
     vb_stream_resume(side.stream);
     vb_stream_resume(side.stream);
     RUN_UNTIL(side.f, side.n == 5);
+    close_pair(&side, &peer);
+}
+
+/* ---- the kernel tells of each change only once ------------------------------------------------------------------- */
+
+/* A stream whose peer has sent more than two reads can bring, and its end; how much. */
+static size_t open_with_much(struct fixture *f, struct side *side, const struct vb_stream_events *how)
+{
+    static char much[2 * VB_READ_MAX + 1000];
+    int fds[2], room = 8 * VB_READ_MAX;
+    *side = (struct side){.f = f};
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+    assert_int_equal(send(fds[1], much, sizeof(much), MSG_DONTWAIT), sizeof(much));
+    close(fds[1]);
+    assert_int_equal(vb_stream_open(&side->stream, f->loop, fds[0], how, side), 0);
+    return sizeof(much);
+}
+
+static void much_and_the_end_are_read_to_the_end(void **state)
+{
+    struct side side;
+    size_t n = open_with_much(*state, &side, &events);
+    RUN_UNTIL(side.f, side.ended > 0);
+    assert_int_equal(side.n, n);
+    vb_stream_close(&side.stream);
+}
+
+static void on_data_pausing(void *owner, const char *bytes, size_t n)
+{
+    struct side *side = owner;
+    on_data(owner, bytes, n);
+    vb_stream_pause(side->stream);
+}
+
+static const struct vb_stream_events pausing_events = {on_connected, on_data_pausing, on_end, on_drained, on_failed};
+
+static void what_came_before_a_pause_comes_behind_it(void **state)
+{
+    struct side side;
+    size_t n = open_with_much(*state, &side, &pausing_events), pauses = 0;
+    for (size_t before = 0; side.n < n; before = side.n, pauses++) {
+        RUN_UNTIL(side.f, side.n > before);
+        size_t now = side.n;
+        run_for_ms(side.f, 3);
+        assert_int_equal(side.n, now);
+        assert_int_equal(side.ended, 0);
+        vb_stream_resume(side.stream);
+    }
+    assert_true(pauses >= 3);
+    RUN_UNTIL(side.f, side.ended > 0);
+    vb_stream_close(&side.stream);
+}
+
+static void what_comes_in_a_pause_comes_behind_it(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    vb_stream_pause(side.stream);
+    run_for_ms(side.f, 3);
+    assert_true(peer_sends(&peer, "hello"));
+    shutdown(peer.fd, SHUT_WR);
+    run_for_ms(side.f, 3);
+    assert_int_equal(side.n + side.ended, 0);
+    vb_stream_resume(side.stream);
+    RUN_UNTIL(side.f, side.ended > 0);
+    assert_int_equal(side.n, 5);
     close_pair(&side, &peer);
 }
 
@@ -458,7 +527,7 @@ static void rebinding_inside_of_data(void **state)
         struct peer peer = {.n = 0};
         int fd;
         open_sockets(f, &fd, &peer.fd);
-        assert_int_equal(vb_stream_open(&both.from.stream, f->loop, fd, f->family, &first_events, &both), 0);
+        assert_int_equal(vb_stream_open(&both.from.stream, f->loop, fd, &first_events, &both), 0);
         assert_true(peer_sends(&peer, "hello"));
         RUN_UNTIL(f, both.from.n == 5);
         if (!close_too) {
@@ -715,7 +784,7 @@ static void an_impossible_connection_fails_at_once(void **state)
     assert_int_equal(streams(side.f), 0);
 }
 
-/* libuv has no result for this at once, and must not be closed under its own callback. */
+/* What is known at once is told in an event all the same. */
 static void unix_sockets_that_cannot_be_connected_to(void **state)
 {
     struct side side = {.f = *state};
@@ -784,6 +853,35 @@ static void closing_inside_of_data(void **state)
     RUN_UNTIL(side.f, streams(side.f) == 0);
     assert_true(side.n > 0 && side.n <= VB_READ_MAX); /* one event, none after */
     close_pair(&side, &peer);
+}
+
+static void on_data_closing_the_other(void *owner, const char *bytes, size_t n)
+{
+    struct side *side = owner;
+    on_data(owner, bytes, n);
+    vb_stream_close(&side->twin->stream);
+}
+
+static const struct vb_stream_events twin_events = {on_connected, on_data_closing_the_other, on_end, on_drained,
+                                                    on_failed};
+
+/* The kernel has told of both at once. */
+static void closing_another_that_has_its_own_event(void **state)
+{
+    struct fixture *f = *state;
+    struct side sides[] = {{.f = f, .twin = &sides[1]}, {.f = f, .twin = &sides[0]}};
+    struct peer peers[2] = {{.n = 0}, {.n = 0}};
+    for (unsigned i = 0; i < 2; i++) {
+        int fd;
+        open_sockets(f, &fd, &peers[i].fd);
+        assert_true(peer_sends(&peers[i], "hello"));
+        assert_int_equal(vb_stream_open(&sides[i].stream, f->loop, fd, &twin_events, &sides[i]), 0);
+    }
+    RUN_UNTIL(f, streams(f) == 1);
+    run_for_ms(f, 3);
+    assert_int_equal(sides[0].n + sides[1].n, 5);
+    for (unsigned i = 0; i < 2; i++)
+        close_pair(&sides[i], &peers[i]);
 }
 
 static void closing_inside_of_end(void **state)
@@ -1117,6 +1215,9 @@ int main(void)
         BOTH(back_pressure_loses_nothing),
         BOTH(a_drained_stream_queues_again),
         BOTH(paused_streams_read_nothing),
+        UNIX(much_and_the_end_are_read_to_the_end),
+        UNIX(what_came_before_a_pause_comes_behind_it),
+        BOTH(what_comes_in_a_pause_comes_behind_it),
         BOTH(after_the_peers_end_writing_goes_on),
         TCP(a_reset_by_the_peer_is_a_failure),
         TCP(a_reset_behind_the_last_bytes_is_no_end),
@@ -1140,6 +1241,7 @@ int main(void)
         BOTH(closing_while_it_connects),
         TCP(closing_nothing_is_fine),
         BOTH(closing_inside_of_data),
+        BOTH(closing_another_that_has_its_own_event),
         BOTH(closing_inside_of_end),
         BOTH(closing_inside_of_drained),
         TCP(closing_inside_of_failed),

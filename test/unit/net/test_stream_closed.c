@@ -1,14 +1,22 @@
 /*
- * A stream that is closed while libuv still owes it the news that its queue has left: its descriptor may belong to
- * another connection by then, which must see nothing of it.
+ * Streams whose system calls go as a test wants it.
+ *
+ * One that is closed while the loop still owes it the news that there is room for its queue: its descriptor may
+ * belong to another connection by then, which must see nothing of it.
  */
 #include "fixture.h"
 
-static size_t most; /* the next send takes no more, as if the kernel had room for no more just then; 0: as it is */
+static unsigned lacking; /* so many sends find no memory in the kernel */
+static size_t most;      /* the next send takes no more, as if the kernel had room for no more just then; 0: as it is */
 
-/* In place of the C library's. What libuv writes goes another way. */
+/* In place of the C library's. */
 ssize_t send(int fd, const void *bytes, size_t n, int flags)
 {
+    if (lacking > 0) {
+        lacking--;
+        errno = ENOBUFS;
+        return -1;
+    }
     if (most > 0 && n > most)
         n = most;
     most = 0;
@@ -34,12 +42,12 @@ static void open_pair(int pair[2])
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 }
 
-/* A queue that libuv has sent at once, but not told of. */
+/* With a queue, for which there is room, but nobody has been told. */
 static struct vb_stream *open_owed(struct fixture *f, int fd)
 {
     struct vb_stream *stream;
     static int owner;
-    assert_int_equal(vb_stream_open(&stream, f->loop, fd, AF_UNIX, &events, &owner), 0);
+    assert_int_equal(vb_stream_open(&stream, f->loop, fd, &events, &owner), 0);
     most = 5;
     assert_int_equal(vb_stream_write(stream, &(struct iovec){(void *)"0123456789", 10}, 1), 1);
     assert_int_equal(most, 0);
@@ -56,7 +64,7 @@ static void check_others_see_nothing(struct fixture *f, struct vb_stream *stream
     assert_int_equal(fcntl(fd, F_GETFD), -1);
     assert_int_equal(dup2(other[0], fd), fd);
     for (unsigned i = 0; i < 3; i++)
-        uv_run(vb_loop_uv(f->loop), UV_RUN_ONCE);
+        turn(f);
     assert_int_equal(recv(other[1], &byte, 1, MSG_DONTWAIT), -1);
     assert_int_equal(errno, EAGAIN);
     close(fd);
@@ -86,9 +94,28 @@ static void an_end_that_waited_goes_nowhere(void **state)
     close(pair[1]);
 }
 
+/* Nothing tells when there is memory again. */
+static void want_of_memory_loses_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct vb_stream *stream;
+    char bytes[10];
+    int pair[2];
+    open_pair(pair);
+    assert_int_equal(vb_stream_open(&stream, f->loop, pair[0], &events, f), 0);
+    lacking = 5;
+    assert_int_equal(vb_stream_write(stream, &(struct iovec){(void *)"0123456789", 10}, 1), 1);
+    RUN_UNTIL(f, recv(pair[1], bytes, sizeof(bytes), MSG_DONTWAIT) == 10);
+    assert_memory_equal(bytes, "0123456789", 10);
+    assert_false(vb_stream_queued(stream));
+    vb_stream_close(&stream);
+    close(pair[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(want_of_memory_loses_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(bytes_that_waited_go_nowhere, setup, teardown),
         cmocka_unit_test_setup_teardown(an_end_that_waited_goes_nowhere, setup, teardown),
     };
