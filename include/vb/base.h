@@ -19,8 +19,8 @@
 #define vb_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /*
- * Objects that travel through a `void *` (libuv's data fields, epoll's) have a `uint32_t magic`; the cast back checks it, so
- * that a stale or foreign pointer ends the worker at the place of the mistake and not somewhere later.
+ * Objects that travel through a `void *` (libuv's data fields, epoll's) have a `uint32_t magic`; the cast back checks
+ * it, so that a stale or foreign pointer ends the worker at the place of the mistake and not somewhere later.
  */
 #define vb_cast(type, wanted, pointer)                                                                                 \
     ({                                                                                                                 \

@@ -16,7 +16,7 @@ struct vb_loop;
 
 int vb_loop_open(struct vb_loop **ret_loop);
 
-/* Runs until vb_loop_stop, or until nothing is left to wait for. */
+/* Runs until vb_loop_stop, or until there is no stream, no listener and no libuv handle that keeps it. */
 void vb_loop_run(struct vb_loop *loop);
 void vb_loop_stop(struct vb_loop *loop);
 

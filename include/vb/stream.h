@@ -2,8 +2,8 @@
  * A connected byte stream: what HTTP is spoken over. TCP and unix sockets are such; TLS will be one behind the same
  * functions, so nothing above this header knows what carries the bytes.
  *
- * The owner gets events until it calls one of the closing functions, none after. A stream's memory lives until the end of
- * the loop's turn, so closing it inside one of its own events is fine.
+ * The owner gets events until it calls one of the closing functions, none after. A stream's memory lives until the end
+ * of the loop's turn, so closing it inside one of its own events is fine.
  */
 #ifndef VB_STREAM_H
 #define VB_STREAM_H

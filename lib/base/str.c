@@ -27,19 +27,18 @@ bool vb_copy(char *to, size_t size, const char *from)
 static int take_number(struct vb_str *text, uint64_t *ret_value)
 {
     enum { SAFE = 19 }; /* digits that a uint64_t can always hold */
+    const char *p = text->p, *end = p + text->n, *safe = p + VB_MIN(text->n, SAFE);
     uint64_t value = 0;
-    size_t i = 0;
-    for (; i < VB_MIN(text->n, SAFE) && text->p[i] >= '0' && text->p[i] <= '9'; i++)
-        value = value * 10 + (uint64_t)(text->p[i] - '0');
-    for (; i < text->n && text->p[i] >= '0' && text->p[i] <= '9'; i++) {
-        if (__builtin_mul_overflow(value, 10, &value) ||
-            __builtin_add_overflow(value, (uint64_t)(text->p[i] - '0'), &value))
+    unsigned digit;
+    for (; p < safe && (digit = (unsigned)(*p - '0')) <= 9; p++)
+        value = value * 10 + digit;
+    for (; p < end && (digit = (unsigned)(*p - '0')) <= 9; p++) {
+        if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, digit, &value))
             return -ERANGE;
     }
-    if (i == 0)
+    if (p == text->p)
         return -EINVAL;
-    text->p += i;
-    text->n -= i;
+    *text = (struct vb_str){p, (size_t)(end - p)};
     *ret_value = value;
     return 0;
 }

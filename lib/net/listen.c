@@ -154,7 +154,7 @@ static bool is_exhaustion(int code)
 /* Accepts up to `most`; false when no more wait. */
 static bool accept_some(struct vb_listener *listener, unsigned most)
 {
-    for (unsigned i = 0; i < most; i++) {
+    for (unsigned i = 0; i < most && listener->watch.ready != NULL; i++) { /* `accepted` may close it */
         struct sockaddr_storage peer;
         socklen_t length = sizeof(peer);
         int fd = accept4(listener->fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -183,7 +183,7 @@ static void on_ready(struct loop_watch *watch, uint32_t events)
         return;
     bool more = accept_some(listener, ACCEPT_BATCH);
     /* The master, or another worker, has shut the socket down, and it would be readable for ever. */
-    if (!more && (events & (EPOLLRDHUP | EPOLLHUP)) != 0)
+    if (!more && listener->accepts && (events & (EPOLLRDHUP | EPOLLHUP)) != 0)
         stop(listener);
 }
 

@@ -18,7 +18,9 @@
 #include "net_priv.h"
 
 #define LOOP_MAGIC 0x4c4f4f50
-#define EVENTS_MAX 64 /* in one turn: what the kernel has looked at for them is still in the processor's cache */
+#define EVENTS_MAX                                                                                                     \
+    64              /* from one system call: what the kernel has looked at for them is still in the processor's cache */
+#define CALLS_MAX 4 /* for events, in one turn */
 
 /* ---- watches ----------------------------------------------------------------------------------------------------- */
 
@@ -45,20 +47,31 @@ int loop_watch_change(struct vb_loop *loop, struct loop_watch *watch, int fd, ui
     return control(loop, EPOLL_CTL_MOD, fd, events, watch);
 }
 
+static void enqueue(struct loop_watches *queue, struct loop_watch *watch)
+{
+    if (watch->queue != NULL)
+        return;
+    watch->queue = queue;
+    TAILQ_INSERT_TAIL(queue, watch, link);
+}
+
+static void dequeue(struct loop_watch *watch)
+{
+    if (watch->queue != NULL)
+        TAILQ_REMOVE(watch->queue, watch, link);
+    watch->queue = NULL;
+}
+
 void loop_watch_again(struct vb_loop *loop, struct loop_watch *watch)
 {
-    if (watch->is_again)
-        return;
-    watch->is_again = true;
-    TAILQ_INSERT_TAIL(&loop->again, watch, link);
+    enqueue(watch->is_patient ? &loop->patient : &loop->again, watch);
 }
 
 void loop_watch_close(struct vb_loop *loop, struct loop_watch *watch, int fd)
 {
     /* That it is closed would not do: a process that is being started may have it for a moment too. */
     control(loop, EPOLL_CTL_DEL, fd, 0, NULL);
-    if (watch->is_again)
-        TAILQ_REMOVE(&loop->again, watch, link);
+    dequeue(watch);
     watch->ready = NULL;
     TAILQ_INSERT_TAIL(&loop->closed, watch, link);
     if (--loop->n_watches == 0)
@@ -74,24 +87,31 @@ static void free_closed(struct vb_loop *loop)
     }
 }
 
-/* Only those that stand there by now: what they ask for is for the next turn. */
-static void call_again(struct vb_loop *loop)
+/* Only those that stand there by now, and at most so many: what they ask for is for the next turn. */
+static void call_queued(struct loop_watches *queue, unsigned most)
 {
-    struct loop_watch *watch, *last = TAILQ_LAST(&loop->again, loop_watches);
-    bool is_last = last == NULL;
-    while (!is_last && (watch = TAILQ_FIRST(&loop->again)) != NULL) {
-        is_last = watch == last;
-        watch->is_again = false;
-        TAILQ_REMOVE(&loop->again, watch, link);
-        watch->ready(watch, 0);
+    struct loop_watch end, *watch;
+    TAILQ_INSERT_TAIL(queue, &end, link);
+    while (most-- > 0 && (watch = TAILQ_FIRST(queue)) != &end) {
+        uint32_t events = watch->events;
+        watch->events = 0;
+        dequeue(watch);
+        watch->ready(watch, events);
     }
+    TAILQ_REMOVE(queue, &end, link);
 }
 
 /* ---- turns ------------------------------------------------------------------------------------------------------- */
 
+static void look_at_clock(struct vb_loop *loop)
+{
+    uv_update_time(&loop->uv);
+    loop->now_ms = uv_now(&loop->uv);
+}
+
 static void run_timers(struct vb_loop *loop)
 {
-    uint64_t now = uv_now(&loop->uv);
+    uint64_t now = loop->now_ms;
     struct vb_timer_list *list;
     if (now < loop->wake_ms)
         return;
@@ -113,33 +133,53 @@ static void run_timers(struct vb_loop *loop)
 /* Milliseconds that may be waited; -1: for ever. */
 static int patience(const struct vb_loop *loop, int uv_patience)
 {
-    uint64_t now = uv_now(&loop->uv), left = loop->wake_ms > now ? loop->wake_ms - now : 0;
-    if (!TAILQ_EMPTY(&loop->again) || loop->stopped)
+    uint64_t now = loop->now_ms, left = loop->wake_ms > now ? loop->wake_ms - now : 0;
+    if (!TAILQ_EMPTY(&loop->again) || !TAILQ_EMPTY(&loop->patient) || loop->stopped)
         return 0;
     if (uv_patience >= 0)
         left = VB_MIN(left, (uint64_t)uv_patience);
     return left > INT_MAX ? -1 : (int)left;
 }
 
-void loop_turn(struct vb_loop *loop)
+/* Waits for what the kernel tells, and deals with it. True: it may have more to tell. */
+static bool take_events(struct vb_loop *loop, int patience_ms, bool *is_uv_ready)
 {
     struct epoll_event events[EVENTS_MAX];
+    int n = epoll_wait(loop->epoll, events, EVENTS_MAX, patience_ms);
+    if (patience_ms != 0)
+        look_at_clock(loop);
+    for (int i = 0; i < n; i++) {
+        struct loop_watch *watch = events[i].data.ptr;
+        if (watch == NULL) {
+            *is_uv_ready = true;
+        } else if (watch->is_patient && watch->ready != NULL) {
+            watch->events |= events[i].events;
+            enqueue(&loop->patient, watch);
+        } else if (watch->ready != NULL) {
+            watch->ready(watch, events[i].events);
+        }
+    }
+    return n == EVENTS_MAX;
+}
+
+/*
+ * What has been begun comes first: a response is handed on before further requests are read. When there is more to do
+ * than can be done, requests wait at their clients, and the backends have few at a time instead of nearly all.
+ */
+void loop_turn(struct vb_loop *loop)
+{
     bool is_uv_ready = false;
+    look_at_clock(loop);
     int uv_patience = uv_backend_timeout(&loop->uv);
     if (uv_patience == 0) {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
         uv_patience = uv_backend_timeout(&loop->uv);
     }
-    int n = epoll_wait(loop->epoll, events, EVENTS_MAX, patience(loop, uv_patience));
-    uv_update_time(&loop->uv);
-    call_again(loop);
-    for (int i = 0; i < n; i++) {
-        struct loop_watch *watch = events[i].data.ptr;
-        if (watch == NULL)
-            is_uv_ready = true;
-        else if (watch->ready != NULL)
-            watch->ready(watch, events[i].events);
-    }
+    bool has_more = take_events(loop, patience(loop, uv_patience), &is_uv_ready);
+    for (unsigned calls = 1; has_more && calls < CALLS_MAX; calls++)
+        has_more = take_events(loop, 0, &is_uv_ready);
+    call_queued(&loop->again, CALLS_MAX * EVENTS_MAX);
+    call_queued(&loop->patient, EVENTS_MAX);
     if (is_uv_ready)
         uv_run(&loop->uv, UV_RUN_NOWAIT);
     run_timers(loop);
@@ -169,13 +209,15 @@ static int open_uv(struct vb_loop *loop)
     int r = uv_loop_init(&loop->uv);
     if (r < 0)
         return r;
+    r = control(loop, EPOLL_CTL_ADD, uv_backend_fd(&loop->uv), EPOLLIN, NULL);
+    if (r < 0) {
+        uv_loop_close(&loop->uv); /* which it does while it has no handle */
+        return r;
+    }
     uv_prepare_init(&loop->uv, &loop->watches);
     uv_prepare_start(&loop->watches, on_prepare);
     uv_unref((uv_handle_t *)&loop->watches);
-    r = control(loop, EPOLL_CTL_ADD, uv_backend_fd(&loop->uv), EPOLLIN, NULL);
-    if (r < 0)
-        uv_loop_close(&loop->uv);
-    return r;
+    return 0;
 }
 
 int vb_loop_open(struct vb_loop **ret_loop)
@@ -191,6 +233,7 @@ int vb_loop_open(struct vb_loop **ret_loop)
     loop->finish_max_ms = VB_FINISH_MAX_MS;
     LIST_INIT(&loop->lists);
     TAILQ_INIT(&loop->again);
+    TAILQ_INIT(&loop->patient);
     TAILQ_INIT(&loop->closed);
     loop->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (loop->epoll < 0) {
@@ -200,6 +243,7 @@ int vb_loop_open(struct vb_loop **ret_loop)
     r = open_uv(loop);
     if (r < 0)
         goto fail_epoll;
+    look_at_clock(loop);
     vb_timer_list_open(&loop->linger, loop, VB_LINGER_MS);
     vb_timer_list_open(&loop->rest, loop, VB_REST_MS);
     *ret_loop = loop;
@@ -242,7 +286,7 @@ uv_loop_t *vb_loop_uv(struct vb_loop *loop)
 
 uint64_t vb_loop_now_ms(const struct vb_loop *loop)
 {
-    return uv_now(&loop->uv);
+    return loop->now_ms;
 }
 
 /* ---- timers ------------------------------------------------------------------------------------------------------ */
@@ -269,7 +313,7 @@ void vb_timer_start(struct vb_timer *timer, struct vb_timer_list *list, void (*f
     struct vb_loop *loop = list->loop;
     timer->list = list;
     timer->fire = fire;
-    timer->deadline_ms = uv_now(&loop->uv) + list->duration_ms;
+    timer->deadline_ms = loop->now_ms + list->duration_ms;
     TAILQ_INSERT_TAIL(&list->timers, timer, link);
     loop->wake_ms = VB_MIN(loop->wake_ms, timer->deadline_ms);
 }

@@ -13,6 +13,8 @@
 #define VB_REST_MS       100  /* before one who found no descriptor or memory tries again */
 #define LISTEN_BACKLOG   4096 /* the kernel lowers it to net.core.somaxconn */
 
+TAILQ_HEAD(loop_watches, loop_watch);
+
 /*
  * A descriptor that the loop watches. Embedded as the first member of its owner, whose memory the loop frees at the end
  * of the turn in which it is closed: the kernel may have told of it already.
@@ -20,11 +22,11 @@
 struct loop_watch {
     /* `events` as of epoll(7); 0: asked for by loop_watch_again. NULL: closed. */
     void (*ready)(struct loop_watch *watch, uint32_t events);
-    TAILQ_ENTRY(loop_watch) link; /* among those of `again`, or of `closed` */
-    bool is_again;
+    TAILQ_ENTRY(loop_watch) link; /* in `queue`, or among the closed */
+    struct loop_watches *queue;   /* `again` or `patient` of the loop, or NULL */
+    uint32_t events;              /* of which it will be told */
+    bool is_patient;              /* see struct vb_loop */
 };
-
-TAILQ_HEAD(loop_watches, loop_watch);
 
 struct vb_loop {
     uint32_t magic;
@@ -33,9 +35,11 @@ struct vb_loop {
     uv_loop_t uv;         /* for all that is neither a stream nor a listener */
     uv_prepare_t watches; /* keeps `uv` alive while anything is watched */
     unsigned n_watches;
-    struct loop_watches again;  /* to be called in the next turn in any case */
-    struct loop_watches closed; /* to be freed */
-    uint64_t wake_ms;           /* no timer is due earlier */
+    struct loop_watches again;   /* to be called in the next turn in any case */
+    struct loop_watches patient; /* whose events wait here, see loop_turn */
+    struct loop_watches closed;  /* to be freed */
+    uint64_t now_ms;             /* see vb_loop_now_ms */
+    uint64_t wake_ms;            /* no timer is due earlier */
     LIST_HEAD(, vb_timer_list) lists;
     uint64_t finish_max_ms;
     struct vb_timer_list linger; /* streams that wait for their peer's FIN */
@@ -46,7 +50,7 @@ struct vb_loop {
 /* One turn: waits until there is something to do, and does it. */
 void loop_turn(struct vb_loop *loop);
 
-/* Watches fd from now on, until it is closed. Negative errno. */
+/* Watches fd from now on, until it is closed. Negative errno. `watch` is all zero, but perhaps is_patient. */
 int loop_watch_open(struct vb_loop *loop, struct loop_watch *watch, int fd, uint32_t events,
                     void (*ready)(struct loop_watch *watch, uint32_t events));
 

@@ -5,7 +5,8 @@
  * buffer, and the owner gets `data`; a write is one system call straight from the owner's slices and nothing is kept.
  *
  * The kernel tells of a change only once (EPOLLET), so `readable` remembers that there may be more: until a read brings
- * less than there is room for. If the peer's end or an error has been told of, it lies behind what that brings.
+ * less than there is room for; or nothing, once the kernel has told of what makes a read short. (A unix socket's read
+ * is short at a descriptor, too: HTTP has none, and who sends one waits for his own next byte.)
  *
  * Back-pressure: what the kernel does not take is copied to `queue` and sent as there is room. What is written while
  * the stream connects waits there too, and leaves as soon as it is connected.
@@ -37,7 +38,7 @@
 #define FLUSH_STALLS 30 /* times VB_LINGER_MS without progress before a finishing stream's queue is given up */
 
 /* What every stream hears of; and what it hears of from when it is to be told of room, or that it is connected. */
-#define EVENTS_IN  (EPOLLIN | EPOLLRDHUP | EPOLLET)
+#define EVENTS_IN  (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET)
 #define EVENTS_ALL (EVENTS_IN | EPOLLOUT)
 
 struct vb_stream {
@@ -47,7 +48,7 @@ struct vb_stream {
     bool connecting;
     bool unreadable; /* not connected yet, or the peer's FIN or an error has been read */
     bool readable;   /* there may be something to read */
-    bool at_end;     /* an end or an error lies behind it */
+    bool reads_on;   /* an end, an error or an urgent byte, at which a read stops, may lie behind it */
     bool paused;
     bool hears_of_room; /* EVENTS_ALL */
     bool ending;        /* a FIN belongs behind the queue, and nothing more may be written */
@@ -137,7 +138,7 @@ static void hand_over(struct vb_stream *stream, ssize_t n)
 static void read_once(struct vb_stream *stream)
 {
     ssize_t n = receive(stream);
-    stream->readable = n == VB_READ_MAX || (n > 0 && stream->at_end);
+    stream->readable = n == VB_READ_MAX || (n > 0 && stream->reads_on);
     if (n == -EAGAIN)
         return;
     if (stream->finishing)
@@ -354,10 +355,10 @@ static void on_ready(struct loop_watch *watch, uint32_t events)
     struct vb_stream *stream = stream_of(watch);
     if (stream->connecting)
         on_connect_result(stream);
-    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
+    if ((events & ~(uint32_t)EPOLLOUT) != 0)
         stream->readable = true;
-    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
-        stream->at_end = true;
+    if ((events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
+        stream->reads_on = true;
     if (stream->fd >= 0 && stream->readable && !stream->paused && !stream->unreadable)
         read_once(stream);
     if (stream->fd >= 0 && vb_buf_len(&stream->queue) > 0)
@@ -374,7 +375,8 @@ static int stream_new(struct vb_stream **ret_stream, struct vb_loop *loop, int f
     struct vb_stream *stream = malloc(sizeof(*stream)); /* calloc(3) passes by the thread's cache of freed memory */
     if (stream == NULL)
         goto fail;
-    *stream = (struct vb_stream){.magic = STREAM_MAGIC,
+    *stream = (struct vb_stream){.watch.is_patient = !connecting,
+                                 .magic = STREAM_MAGIC,
                                  .fd = fd,
                                  .connecting = connecting,
                                  .unreadable = connecting,

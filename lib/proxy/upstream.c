@@ -36,11 +36,12 @@ struct vb_upstream {
     struct vb_proxy *proxy;
     struct vb_proxy_pool *pool;
     unsigned backend;
-    struct vb_shm_traffic *traffic; /* this worker's, of the backend */
-    uint32_t incarnation;           /* of the backend's slot when it was connected */
-    unsigned interims;              /* 1xx responses in this exchange */
-    uint32_t turn;                  /* grows when an exchange lets go: tells an event that its exchange is over */
-    struct vb_exchange *exchange;   /* NULL: idle */
+    struct vb_backend_upstreams *siblings; /* connections to the same backend */
+    struct vb_shm_traffic *traffic;        /* this worker's, of the backend */
+    uint32_t incarnation;                  /* of the backend's slot when it was connected */
+    unsigned interims;                     /* 1xx responses in this exchange */
+    uint32_t turn;                /* grows when an exchange lets go: tells an event that its exchange is over */
+    struct vb_exchange *exchange; /* NULL: idle */
     struct vb_stream *stream;
     struct vb_timer timer;
     uint64_t idle_ms;    /* loop time since when it is idle */
@@ -61,21 +62,16 @@ static void destroy(struct vb_upstream *u)
     free(u);
 }
 
-static struct vb_backend_upstreams *siblings(const struct vb_upstream *u)
-{
-    return &u->proxy->upstreams[u->backend];
-}
-
 static void leave_idle(struct vb_upstream *u)
 {
-    TAILQ_REMOVE(&siblings(u)->idle, u, link);
-    siblings(u)->n_idle--;
+    TAILQ_REMOVE(&u->siblings->idle, u, link);
+    u->siblings->n_idle--;
 }
 
 static void wait_no_more(struct vb_upstream *u)
 {
     if (u->waits)
-        TAILQ_REMOVE(&siblings(u)->waiting, u, link);
+        TAILQ_REMOVE(&u->siblings->waiting, u, link);
     u->waits = false;
 }
 
@@ -147,7 +143,7 @@ static void closed_while_idle(struct vb_upstream *u)
 {
     struct vb_shm_backend *backend = vb_shm_backend(u->proxy->shm, u->backend);
     if (u->incarnation == atomic_load(&backend->incarnation))
-        vb_keepalive_closed(backend, &siblings(u)->closes, idle_age_ms(u), vb_loop_now_ms(u->proxy->loop));
+        vb_keepalive_closed(backend, &u->siblings->closes, idle_age_ms(u), vb_loop_now_ms(u->proxy->loop));
     close_upstream(u);
 }
 
@@ -463,6 +459,7 @@ static int connect_new(struct vb_upstream **ret_upstream, struct vb_proxy *proxy
     u->proxy = proxy;
     u->pool = pool;
     u->backend = backend;
+    u->siblings = &proxy->upstreams[backend];
     u->traffic = vb_shm_traffic(proxy->shm, proxy->slot, backend);
     u->incarnation = incarnation;
     r = vb_stream_connect(&u->stream, proxy->loop, (struct sockaddr *)&record.address, &events, u);
@@ -496,7 +493,7 @@ int vb_upstream_get(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, s
     u->interims = 0;
     u->heard = u->sent = u->request_sent = u->in_body = u->paused = u->peer_keeps = false;
     u->waits = true;
-    TAILQ_INSERT_TAIL(&siblings(u)->waiting, u, link);
+    TAILQ_INSERT_TAIL(&u->siblings->waiting, u, link);
     arm(u);
     *ret_upstream = u;
     return 0;
@@ -541,16 +538,16 @@ void vb_upstream_release(struct vb_upstream **upstream, bool keep)
         close_upstream(u);
         return;
     }
-    if (siblings(u)->n_idle >= most) /* the one that has waited longest is the first that the backend will close */
-        close_upstream(TAILQ_LAST(&siblings(u)->idle, vb_upstream_list));
+    if (u->siblings->n_idle >= most) /* the one that has waited longest is the first that the backend will close */
+        close_upstream(TAILQ_LAST(&u->siblings->idle, vb_upstream_list));
     vb_buf_clear(&u->input); /* used up, though its reader may still be on the stack */
     wait_no_more(u);
     u->exchange = NULL;
     u->turn++;
     u->state = IDLE;
     u->idle_ms = vb_loop_now_ms(u->proxy->loop);
-    TAILQ_INSERT_HEAD(&siblings(u)->idle, u, link);
-    siblings(u)->n_idle++;
+    TAILQ_INSERT_HEAD(&u->siblings->idle, u, link);
+    u->siblings->n_idle++;
     vb_timer_start(&u->timer, &u->pool->keepalive, on_keepalive_timeout);
     vb_stream_resume(u->stream); /* it may have been paused for the client that has just been served */
 }

@@ -400,6 +400,89 @@ static void what_comes_in_a_pause_comes_behind_it(void **state)
     close_pair(&side, &peer);
 }
 
+/* At which a read stops, and of which HTTP knows nothing. */
+static void what_comes_behind_an_urgent_byte_is_read_too(void **state)
+{
+    struct side side;
+    struct peer peer;
+    open_pair(*state, &side, &peer);
+    assert_true(peer_sends(&peer, "abc"));
+    assert_int_equal(send(peer.fd, "!", 1, MSG_OOB), 1);
+    assert_true(peer_sends(&peer, "def"));
+    RUN_UNTIL(side.f, side.n >= 6);
+    assert_memory_equal(side.bytes, "abcdef", 6);
+    close_pair(&side, &peer);
+}
+
+/* ---- turns ------------------------------------------------------------------------------------------------------- */
+
+static void on_data_twice(void *owner, const char *bytes, size_t n)
+{
+    struct side *side = owner;
+    bool is_second = side->n > 0;
+    on_data(owner, bytes, n);
+    if (is_second)
+        vb_stream_close(&side->twin->stream);
+}
+
+static const struct vb_stream_events twice_events = {on_connected, on_data_twice, on_end, on_drained, on_failed};
+
+/* Also when somebody who wanted one too is closed meanwhile. */
+static void each_has_one_read_in_a_turn(void **state)
+{
+    struct fixture *f = *state;
+    struct side sides[2];
+    for (unsigned i = 0; i < 2; i++) {
+        open_with_much(f, &sides[i], &twice_events);
+        sides[i].twin = &sides[1 - i];
+    }
+    for (size_t before[2] = {0, 0}; streams(f) == 2; before[0] = sides[0].n, before[1] = sides[1].n) {
+        turn(f);
+        assert_true(sides[0].n - before[0] <= VB_READ_MAX);
+        assert_true(sides[1].n - before[1] <= VB_READ_MAX);
+    }
+    vb_stream_close(&sides[0].stream);
+    vb_stream_close(&sides[1].stream);
+}
+
+static char order[8]; /* whose data came, in order */
+
+static void on_data_in_order(void *owner, const char *bytes, size_t n)
+{
+    on_data(owner, bytes, n);
+    strncat(order, bytes, 1);
+}
+
+static const struct vb_stream_events order_events = {on_connected, on_data_in_order, on_end, on_drained, on_failed};
+
+/* What was begun is finished first: requests wait, not responses. */
+static void who_was_connected_to_is_heard_before_who_came(void **state)
+{
+    struct fixture *f = *state;
+    struct side came[2] = {{.f = f}, {.f = f}}, connected = {.f = f};
+    struct peer peers[2];
+    struct sockaddr_storage address;
+    int listener = listener_with_little_room(f, &address);
+    order[0] = '\0';
+    assert_int_equal(
+        vb_stream_connect(&connected.stream, f->loop, (struct sockaddr *)&address, &order_events, &connected), 0);
+    struct peer backend = {.fd = accept(listener, NULL, NULL)};
+    RUN_UNTIL(f, connected.connected > 0);
+    close_listener(f, listener);
+    for (unsigned i = 0; i < 2; i++) {
+        int fd;
+        open_sockets(f, &fd, &peers[i].fd);
+        assert_int_equal(vb_stream_open(&came[i].stream, f->loop, fd, &order_events, &came[i]), 0);
+        assert_true(peer_sends(&peers[i], "client"));
+    }
+    assert_true(peer_sends(&backend, "backend"));
+    RUN_UNTIL(f, strlen(order) == 3);
+    assert_string_equal(order, "bcc");
+    for (unsigned i = 0; i < 2; i++)
+        close_pair(&came[i], &peers[i]);
+    close_pair(&connected, &backend);
+}
+
 static void after_the_peers_end_writing_goes_on(void **state)
 {
     struct side side;
@@ -1218,6 +1301,9 @@ int main(void)
         UNIX(much_and_the_end_are_read_to_the_end),
         UNIX(what_came_before_a_pause_comes_behind_it),
         BOTH(what_comes_in_a_pause_comes_behind_it),
+        TCP(what_comes_behind_an_urgent_byte_is_read_too),
+        UNIX(each_has_one_read_in_a_turn),
+        BOTH(who_was_connected_to_is_heard_before_who_came),
         BOTH(after_the_peers_end_writing_goes_on),
         TCP(a_reset_by_the_peer_is_a_failure),
         TCP(a_reset_behind_the_last_bytes_is_no_end),

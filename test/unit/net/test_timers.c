@@ -375,6 +375,37 @@ static void a_loop_runs_until_it_is_stopped(void **state)
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup_timers, teardown)
 
+static void be_busy(struct test_timer *self)
+{
+    uint64_t end = uv_hrtime() + 900 * 1000000ull;
+    while (uv_hrtime() < end)
+        ;
+}
+
+/* How long to wait is reckoned from the end of what has kept the loop from looking. */
+static void a_turn_that_takes_long_delays_no_timer(void **state)
+{
+    struct vb_loop *loop;
+    struct vb_timer_list now, later;
+    struct test_timer busy = {.name = 'b', .also = be_busy}, last = {.name = 'l', .also = stop_loop};
+    uv_timer_t keep; /* the loop, and does not wake it; the fixture's would */
+    assert_int_equal(vb_loop_open(&loop), 0);
+    uv_timer_init(vb_loop_uv(loop), &keep);
+    uv_timer_start(&keep, on_tick, PATIENCE_MS, 0);
+    vb_timer_list_open(&now, loop, 1);
+    vb_timer_list_open(&later, loop, 1000);
+    uint64_t begun = uv_hrtime();
+    start(&busy, &now);
+    start(&last, &later);
+    vb_loop_run(loop);
+    assert_string_equal(fired, "bl");
+    assert_true(uv_hrtime() - begun < 1700 * 1000000ull); /* not 1900 */
+    vb_timer_list_close(&now);
+    vb_timer_list_close(&later);
+    uv_close((uv_handle_t *)&keep, NULL);
+    vb_loop_close(&loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +424,7 @@ int main(void)
         TEST(many_timers),
         cmocka_unit_test(waiting_for_timers_alone_keeps_no_loop_alive),
         TEST(a_loop_runs_until_it_is_stopped),
+        TEST(a_turn_that_takes_long_delays_no_timer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
