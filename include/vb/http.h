@@ -79,6 +79,12 @@ struct vb_head {
     struct vb_field fields[VB_FIELDS_MAX + 1]; /* the last is where one too many is read to */
 };
 
+/* Of a request: does content follow? */
+static inline bool vb_head_has_content(const struct vb_head *head)
+{
+    return head->framing == VB_FRAMING_CHUNKED || (head->framing == VB_FRAMING_LENGTH && head->length > 0);
+}
+
 /* Why a message was refused: the status that a client gets for such a request, and a sentence. */
 struct vb_refusal {
     unsigned status;

@@ -269,7 +269,7 @@ size_t vb_h1_write_request(char *to, const struct vb_head *head, const struct vb
 {
     char *begin = to;
     struct vb_str start = plain_start(head);
-    bool has_content = head->framing == VB_FRAMING_CHUNKED || head->length > 0;
+    bool has_content = vb_head_has_content(head);
     bool length_passes = is_plain_length(head);
     uint32_t drop = HOP_BY_HOP | 1u << VB_FIELD_HOST | forwarded_to_drop(&how->client);
     if (!length_passes)

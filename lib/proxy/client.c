@@ -206,7 +206,7 @@ static size_t take_body(struct vb_client *c, const char *bytes, size_t n)
 static int begin_reading(struct vb_client *c, const struct vb_head *head)
 {
     struct vb_body_reader none, *reader = &none;
-    c->body_open = head->framing == VB_FRAMING_CHUNKED || (head->framing == VB_FRAMING_LENGTH && head->length > 0);
+    c->body_open = vb_head_has_content(head);
     if (c->body_open && c->reader == NULL)
         c->reader = malloc(sizeof(*c->reader));
     if (c->body_open)

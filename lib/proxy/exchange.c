@@ -95,11 +95,6 @@ void vb_exchange_answer(struct vb_exchange *x, unsigned status, const char *text
 
 /* ---- the request ------------------------------------------------------------------------------------------------- */
 
-static bool has_body(const struct vb_head *head)
-{
-    return head->framing == VB_FRAMING_CHUNKED || (head->framing == VB_FRAMING_LENGTH && head->length > 0);
-}
-
 /* What a request without Host gets for one. Who waits for his turn has no backend yet, and gets that of the first. */
 static struct vb_str address_for_host(const struct vb_exchange *x)
 {
@@ -136,7 +131,7 @@ static void note_request(struct vb_exchange *x, const struct vb_head *head)
     x->retry.idempotent = vb_method_is_idempotent(head->method);
     x->client_is_1_1 = head->minor == 1;
     x->request_framing = head->framing;
-    x->request_done = !has_body(head);
+    x->request_done = !vb_head_has_content(head);
     x->request = head->raw; /* for the log, until the backend's own head is made */
     x->client_ip = vb_forward_client_ip(x->proxy, x->client, head, x->client_ip_text, sizeof(x->client_ip_text));
     vb_forward_take_id(x->proxy, head, &x->id);

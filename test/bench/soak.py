@@ -5,8 +5,8 @@
 
 Clients that keep their connections and clients that do not, bodies of all sizes, chunked both ways, 1 MiB responses,
 slow readers, clients that break off, tunnels, bursts of clients with large heads; backends that fail, reset, are killed
-and come back. In the first half the file is reloaded every 20 s and vbctl changes backends: the master lives through
-that, the workers are replaced. In the second half the workers stay.
+and come back. In the first half the file is reloaded every 20 s, vbctl changes backends, and workers are killed: the
+master lives through that, the workers are replaced. In the second half the workers stay.
 
 The load pauses once in a round, until nobody is connected and memory and descriptors have come to rest. What they are
 then is compared: of the master over all rounds, of the workers over the second half. Exit status 1 when the last of
@@ -21,6 +21,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import statistics
 import struct
@@ -35,6 +36,7 @@ import peers  # noqa: F401  first: says where the harness is
 from harness import TIMEOUT, Balancer, Demo, free_port, open_files, run, web
 
 RELOAD_EVERY, TROUBLE_EVERY = 20, 6  # seconds
+KILL_EVERY = 3  # troubles
 BURST = 300  # clients at once
 NOISE = {"anon": 256, "shmem": 64, "files": 2}  # KiB, KiB, descriptors; a leak of a few bytes for each request is more
 REST = 5  # seconds without a change
@@ -252,11 +254,12 @@ async def tunnels(port):
 
 
 class Trouble:
-    """One backend after the other fails, resets, or is killed and comes back; with `changes`, vbctl and reloads too."""
+    """One backend after the other fails, resets, or is killed and comes back; with `changes`, workers are killed too,
+    and vbctl and reloads change what is served."""
 
     def __init__(self, lb, demos, pools):
         self.lb, self.demos, self.pools = lb, demos, pools
-        self.turn = self.reloads = self.kills = self.commands = 0
+        self.turn = self.reloads = self.kills = self.commands = self.killed_workers = 0
 
     async def play(self, changes):
         begin, reloads = time.monotonic(), 0
@@ -265,6 +268,8 @@ class Trouble:
             self.turn += 1
             if changes:
                 await asyncio.to_thread(self.command)
+                if self.turn % KILL_EVERY == 0:
+                    await asyncio.to_thread(self.kill_worker)
                 if time.monotonic() - begin > reloads * RELOAD_EVERY:
                     reloads += 1
                     await asyncio.to_thread(self.reload)
@@ -294,6 +299,12 @@ class Trouble:
             assert result.returncode == 0, result
             self.commands += 1
 
+    def kill_worker(self):
+        victim = random.choice(self.lb.worker_pids())
+        os.kill(victim, signal.SIGKILL)
+        self.lb.wait_workers(without=[victim])
+        self.killed_workers += 1
+
     def reload(self):
         self.reloads += 1
         weights = [{"address": demo.address, "weight": random.randint(1, 3)} for demo in self.demos]
@@ -319,11 +330,15 @@ class Watch:
         self.start = self.all()
         self.last = dict(self.start)  # under load
         self.most = {name: Counter() for name in self.pids}
+        self.restarts = 0  # of workers, before they were to stay
         self.pauses = []  # (may its workers be compared with those of the next?, {process: what it needs})
 
     def _processes(self):
         rows = [row for row in self.lb.worker_rows() if row["state"] == "ready"]
         return {"master": self.lb.pid, **{f"worker {row['index']}": row["pid"] for row in rows}}
+
+    def count_restarts(self):
+        return sum(row["restarts"] for row in self.lb.worker_rows())
 
     def all(self):
         return {name: needs(pid) for name, pid in self.pids.items()}
@@ -346,6 +361,7 @@ class Watch:
         end = time.monotonic() + REST_MAX
         self.lb.wait_idle()
         self.lb.wait_old_gone()
+        self.lb.wait_workers()
         self.pids = self._processes()
         last, since = None, time.monotonic()
         while time.monotonic() - since < REST:
@@ -374,6 +390,8 @@ async def soak(lb, watch, trouble, tunnel_port, options):
     end = time.monotonic() + 60 * options.minutes
     for turn in range(options.rounds):
         changes = turn < options.rounds // 2
+        if turn == options.rounds // 2:
+            watch.restarts = watch.count_restarts()
         seconds = max(5, (end - time.monotonic()) / (options.rounds - turn) - REST - 6)
         beside = [asyncio.create_task(watch.sample()), asyncio.create_task(trouble.play(changes))]
         await clients.play(seconds)
@@ -424,11 +442,11 @@ def parse():
     return options
 
 
-def judge(lb, watch, found):
+def judge(watch, found):
     """What is wrong."""
     wrong = [f"{name}: {field} has grown by {value:g}" for name, _, grown in found for field, value in grown.items()
              if value > NOISE[field]]
-    if any(row["restarts"] for row in lb.worker_rows()):
+    if watch.count_restarts() != watch.restarts:
         wrong.append("a worker has died")
     if any(len(compared) < 2 for _, compared, _ in found):
         wrong.append("a worker was replaced, so there is nothing to compare")
@@ -453,10 +471,10 @@ def main():
         outcomes = asyncio.run(soak(lb, watch, trouble, tunnel_port, options))
         minutes = (time.monotonic() - begin) / 60
         found = list(verdicts(watch))
-        wrong = judge(lb, watch, found)
+        wrong = judge(watch, found)
         status = lb.vbctl("status")
     print(f"{minutes:.1f} minutes, {status['requests']:,} requests, {trouble.reloads} reloads, {trouble.commands} "
-          f"commands, {trouble.kills} backends killed")
+          f"commands, {trouble.kills} backends and {trouble.killed_workers} workers killed")
     for kind, counts in outcomes.items():
         print(f"  {kind}: " + ", ".join(f"{what} {n}" for what, n in sorted(counts.items(), key=str)))
     print("\n".join(table(watch, found)))

@@ -212,6 +212,7 @@ class Balancer:
                 [*wrapper, self.program, "-c", self.file, "--name", self.name, *args],
                 stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr or log, env=self._environment(env or {}))
         self.pid = self.process.pid
+        self._wrapped = bool(wrapper)
 
     def write_config(self, **settings):
         """The file, with these in the place of what it had under their keys (None: nothing), at once as editors do."""
@@ -243,7 +244,9 @@ class Balancer:
         if result.returncode != 0:
             return False
         status = json.loads(result.stdout)
-        ready = status["state"] == "running" and status["workers"]["ready"] == self.workers
+        # Before the file is replaced it is locked: what a killed master has left there looks alive for that moment.
+        ours = self._wrapped or status["pid"] == self.pid
+        ready = ours and status["state"] == "running" and status["workers"]["ready"] == self.workers
         if ready:
             self.worker_pids()
         return ready
