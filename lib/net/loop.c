@@ -17,10 +17,8 @@
 
 #include "net_priv.h"
 
-#define LOOP_MAGIC 0x4c4f4f50
-#define EVENTS_MAX                                                                                                     \
-    64              /* from one system call: what the kernel has looked at for them is still in the processor's cache */
-#define CALLS_MAX 4 /* for events, in one turn */
+#define EVENTS_MAX 64 /* from one system call: what the kernel has just looked at is still in the caches */
+#define CALLS_MAX  4  /* for events, in one turn */
 
 /* ---- watches ----------------------------------------------------------------------------------------------------- */
 
@@ -226,7 +224,6 @@ int vb_loop_open(struct vb_loop **ret_loop)
     int r = -ENOMEM;
     if (loop == NULL)
         return r;
-    loop->magic = LOOP_MAGIC;
     loop->stopped = false;
     loop->n_watches = 0;
     loop->wake_ms = UINT64_MAX;

@@ -29,7 +29,6 @@ struct loop_watch {
 };
 
 struct vb_loop {
-    uint32_t magic;
     int epoll;            /* has uv's descriptor too */
     bool stopped;         /* see vb_loop_stop */
     uv_loop_t uv;         /* for all that is neither a stream nor a listener */
