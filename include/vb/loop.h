@@ -29,6 +29,9 @@ uv_loop_t *vb_loop_uv(struct vb_loop *loop);
 /* Milliseconds, monotonic, as of the beginning of this turn of the loop. */
 uint64_t vb_loop_now_ms(const struct vb_loop *loop);
 
+/* Grows when all has been written that vb_stream_write_soon has put off. */
+unsigned vb_loop_batch(const struct vb_loop *loop);
+
 /*
  * Timers. Each time-out has one duration for all its users, so its timers stand in a list in the order of their
  * deadlines: starting, restarting and stopping is O(1), and the loop waits no longer than for the earliest of all.

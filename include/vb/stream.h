@@ -24,6 +24,8 @@ struct vb_stream_events {
     void (*end)(void *owner);
     /* All that was queued has been given to the kernel. */
     void (*drained)(void *owner);
+    /* What vb_stream_write_soon put off has been written; `result` as of vb_stream_write. */
+    void (*written)(void *owner, int result);
     /* Connecting or reading failed (negative errno); no other event will follow. The owner must still close. */
     void (*failed)(void *owner, int code);
 };
@@ -55,13 +57,21 @@ int vb_stream_connect(struct vb_stream **ret_stream, struct vb_loop *loop, const
 int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned n);
 
 /*
+ * The same, but perhaps only when the others that have read together with this stream have been told, so that all
+ * write together: that is faster. 2: so it is, and `written` will tell; `bytes` must live until then (vb_loop_batch
+ * says it of all streams at once), or until the stream is closed, which loses them. Whatever else is done to the stream
+ * comes behind it, and then nobody is told.
+ */
+int vb_stream_write_soon(struct vb_stream *stream, const char *bytes, size_t n);
+
+/*
  * Nothing more will be written (that would end the process): the peer gets a FIN behind what is queued, and `drained`
  * still tells when that has left. Reading goes on. The stream must be connected; it does not close by itself, not even
  * when the peer has ended too. Idempotent.
  */
 void vb_stream_end(struct vb_stream *stream);
 
-/* Is anything queued that the kernel has not taken yet? */
+/* Is anything left that the kernel has not taken yet, or not been given? */
 bool vb_stream_queued(const struct vb_stream *stream);
 
 /*
@@ -70,7 +80,7 @@ bool vb_stream_queued(const struct vb_stream *stream);
  */
 size_t vb_stream_unsent(const struct vb_stream *stream);
 
-/* Neither `data` nor `end` until vb_stream_resume. Idempotent. */
+/* Nothing is read until vb_stream_resume; what has been read already may still be told. Idempotent. */
 void vb_stream_pause(struct vb_stream *stream);
 void vb_stream_resume(struct vb_stream *stream);
 
@@ -79,6 +89,9 @@ void vb_stream_resume(struct vb_stream *stream);
  * end of the connection completes. Costs a system call. A unix socket cannot tell its peer.
  */
 void vb_stream_guard(struct vb_stream *stream, bool on);
+
+/* Has something been read, or an end, that the owner will be told of in this turn yet? */
+bool vb_stream_has_news(const struct vb_stream *stream);
 
 /* Have bytes come that have not been read yet? Closing now would be an RST to the peer. Costs a system call. */
 bool vb_stream_has_unread(const struct vb_stream *stream);
@@ -94,7 +107,7 @@ bool vb_stream_broken(const struct vb_stream *stream);
  * close: at once; queued bytes are lost.
  * reset: at once, with RST where the transport has one: the peer must not take what it got for a clean end. A unix
  *   socket has none: its peer sees what was sent and then an end, unless bytes of the peer were left unread here.
- * finish: sends what is queued, for as long as it moves (cut with an RST when it has not for 60 s), and a FIN; then
+ * finish: sends what is left, for as long as it moves (cut with an RST when it has not for 60 s), and a FIN; then
  *   reads and drops what still comes until the peer's FIN, for at most 2 s: closing with unread bytes would send an RST
  *   that can destroy a response which the peer has not read yet (RFC 9112 9.6).
  * finish_upload: the same for a peer in the middle of an upload, which may read only behind it: as long as it sends,

@@ -86,7 +86,7 @@ static void free_closed(struct vb_loop *loop)
 }
 
 /* Only those that stand there by now, and at most so many: what they ask for is for the next turn. */
-static void call_queued(struct loop_watches *queue, unsigned most)
+static void call_queued(struct vb_loop *loop, struct loop_watches *queue, unsigned most)
 {
     struct loop_watch end, *watch;
     TAILQ_INSERT_TAIL(queue, &end, link);
@@ -97,6 +97,7 @@ static void call_queued(struct loop_watches *queue, unsigned most)
         watch->ready(watch, events);
     }
     TAILQ_REMOVE(queue, &end, link);
+    batch_run(loop);
 }
 
 /* ---- turns ------------------------------------------------------------------------------------------------------- */
@@ -157,6 +158,7 @@ static bool take_events(struct vb_loop *loop, int patience_ms, bool *is_uv_ready
             watch->ready(watch, events[i].events);
         }
     }
+    batch_run(loop);
     return n == EVENTS_MAX;
 }
 
@@ -176,8 +178,8 @@ void loop_turn(struct vb_loop *loop)
     bool has_more = take_events(loop, patience(loop, uv_patience), &is_uv_ready);
     for (unsigned calls = 1; has_more && calls < CALLS_MAX; calls++)
         has_more = take_events(loop, 0, &is_uv_ready);
-    call_queued(&loop->again, CALLS_MAX * EVENTS_MAX);
-    call_queued(&loop->patient, EVENTS_MAX);
+    call_queued(loop, &loop->again, CALLS_MAX * EVENTS_MAX);
+    call_queued(loop, &loop->patient, EVENTS_MAX);
     if (is_uv_ready)
         uv_run(&loop->uv, UV_RUN_NOWAIT);
     run_timers(loop);
@@ -226,6 +228,9 @@ int vb_loop_open(struct vb_loop **ret_loop)
         return r;
     loop->stopped = false;
     loop->n_watches = 0;
+    loop->batch.n_reads = loop->batch.n_writes = loop->batch.number = 0;
+    loop->batch.read_bytes = 0;
+    loop->batch.takes_writes = false;
     loop->wake_ms = UINT64_MAX;
     loop->finish_max_ms = VB_FINISH_MAX_MS;
     LIST_INIT(&loop->lists);

@@ -2,7 +2,8 @@
  * Streams over TCP and unix sockets, which differ only while they are opened.
  *
  * Happy path: open or connect; the loop says that there is something to read, it is received into the loop's shared
- * buffer, and the owner gets `data`; a write is one system call straight from the owner's slices and nothing is kept.
+ * buffer, and the owner gets `data`, behind those that have read together with it (batch.c); a write is one system call
+ * straight from the owner's slices, at once or behind what the batch has to tell, and nothing is kept.
  *
  * The kernel tells of a change only once (EPOLLET), so `readable` remembers that there may be more: until a read brings
  * less than there is room for; or nothing, once the kernel has told of what makes a read short. (A unix socket's read
@@ -12,7 +13,8 @@
  * the stream connects waits there too, and leaves as soon as it is connected.
  *
  * Failure: a read error or a failed connect gives `failed`, once. A write error is the return value of the write that
- * meets it; when a queued write fails, the next one says so, and the read side finds out by itself.
+ * meets it, or told by `written`; when a queued write fails, the next one says so, and the read side finds out by
+ * itself.
  *
  * Closing: `owner` NULL means that the owner has let go. The descriptor is closed at once, the memory goes at the end
  * of the loop's turn. A stream that finishes with a queue sends it however slowly the peer reads, as long as it moves;
@@ -49,7 +51,9 @@ struct vb_stream {
     bool unreadable; /* not connected yet, or the peer's FIN or an error has been read */
     bool readable;   /* there may be something to read */
     bool reads_on;   /* an end, an error or an urgent byte, at which a read stops, may lie behind it */
+    bool in_hand;    /* what has been read stands in the loop's batch */
     bool paused;
+    uint8_t soon;       /* what stands there to be sent: its number, or 0 */
     bool hears_of_room; /* EVENTS_ALL */
     bool ending;        /* a FIN belongs behind the queue, and nothing more may be written */
     bool finishing, fin_sent;
@@ -70,10 +74,17 @@ static struct vb_stream *stream_of(struct loop_watch *watch)
     return vb_cast(struct vb_stream, STREAM_MAGIC, watch);
 }
 
+static struct batch_write *soon_of(const struct vb_stream *stream)
+{
+    return &stream->loop->batch.writes[stream->soon - 1];
+}
+
 static void close_stream(struct vb_stream *stream)
 {
     vb_timer_stop(&stream->linger);
     vb_buf_clear(&stream->queue);
+    if (stream->soon != 0)
+        soon_of(stream)->stream = NULL;
     stream->owner = NULL;
     stream->finishing = false;
     loop_watch_close(stream->loop, &stream->watch, stream->fd);
@@ -82,16 +93,6 @@ static void close_stream(struct vb_stream *stream)
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
-
-/* 0: the peer's end. */
-static ssize_t receive(struct vb_stream *stream)
-{
-    ssize_t n;
-    do
-        n = recv(stream->fd, stream->loop->read_buffer, sizeof(stream->loop->read_buffer), MSG_DONTWAIT);
-    while (n < 0 && errno == EINTR);
-    return n >= 0 ? n : -errno;
-}
 
 /*
  * What ends with an RST is not complete. But it is read as an end when a write that met it has taken the error off the
@@ -121,32 +122,49 @@ static void drop(struct vb_stream *stream, ssize_t n)
         linger(stream);
 }
 
-static void hand_over(struct vb_stream *stream, ssize_t n)
+static void read_once(struct vb_stream *stream)
 {
-    if (n > 0) {
-        stream->events->data(stream->owner, stream->loop->read_buffer, (size_t)n);
+    ssize_t n;
+    do
+        n = recv(stream->fd, batch_room(stream->loop), VB_READ_MAX, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    stream->readable = n == VB_READ_MAX || (n > 0 && stream->reads_on);
+    if (n < 0 && errno == EAGAIN)
         return;
-    }
+    stream->in_hand = true;
+    batch_read(stream->loop, stream, n >= 0 ? n : -errno);
+}
+
+/* No further byte comes. */
+static void ended(struct vb_stream *stream, int error)
+{
     stream->unreadable = true;
-    int error = n < 0 ? (int)n : true_end(stream);
+    if (error == 0)
+        error = true_end(stream);
     if (error == 0)
         stream->events->end(stream->owner);
     else
         stream->events->failed(stream->owner, error);
 }
 
-static void read_once(struct vb_stream *stream)
+void stream_hand_over(struct vb_stream *stream, const char *bytes, ssize_t n)
 {
-    ssize_t n = receive(stream);
-    stream->readable = n == VB_READ_MAX || (n > 0 && stream->reads_on);
-    if (n == -EAGAIN)
+    stream->in_hand = false;
+    if (stream->fd < 0)
         return;
     if (stream->finishing)
         drop(stream, n);
+    else if (n > 0)
+        stream->events->data(stream->owner, bytes, (size_t)n);
     else
-        hand_over(stream, n);
+        ended(stream, (int)n);
     if (stream->fd >= 0 && stream->readable && !stream->paused) /* others first */
         loop_watch_again(stream->loop, &stream->watch);
+}
+
+bool vb_stream_has_news(const struct vb_stream *stream)
+{
+    return stream->in_hand;
 }
 
 void vb_stream_pause(struct vb_stream *stream)
@@ -171,20 +189,35 @@ static void send_fin(struct vb_stream *stream)
     shutdown(stream->fd, SHUT_WR);
 }
 
-/* What the kernel takes now, which may be nothing; or a negative errno. */
-static ssize_t send_now(struct vb_stream *stream, const struct iovec *iov, unsigned n)
+/* What came of a system call: what the kernel has taken, which may be nothing; or a negative errno. */
+static ssize_t taken(struct vb_stream *stream, ssize_t r)
 {
-    const struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n};
-    ssize_t r;
-    do
-        r = n == 1 ? send(stream->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
-                   : sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (r < 0 && errno == EINTR);
     if (r >= 0)
         return r;
     if (errno == ENOBUFS) /* the kernel's want of memory: nothing tells when it is over */
         loop_watch_again(stream->loop, &stream->watch);
     return errno == EAGAIN || errno == ENOBUFS ? 0 : -errno;
+}
+
+static ssize_t send_bytes(struct vb_stream *stream, const char *bytes, size_t n)
+{
+    ssize_t r;
+    do
+        r = send(stream->fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (r < 0 && errno == EINTR);
+    return taken(stream, r);
+}
+
+static ssize_t send_slices(struct vb_stream *stream, const struct iovec *iov, unsigned n)
+{
+    if (n == 1)
+        return send_bytes(stream, iov->iov_base, iov->iov_len);
+    const struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n};
+    ssize_t r;
+    do
+        r = sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (r < 0 && errno == EINTR);
+    return taken(stream, r);
 }
 
 /* The queue has left, or never will. */
@@ -219,9 +252,9 @@ static int hear_of_room(struct vb_stream *stream)
 
 static void send_queue(struct vb_stream *stream)
 {
-    struct iovec iov = {vb_buf_data(&stream->queue), vb_buf_len(&stream->queue)};
-    ssize_t r = send_now(stream, &iov, 1);
-    if (r >= 0 && (size_t)r < iov.iov_len) {
+    size_t n = vb_buf_len(&stream->queue);
+    ssize_t r = send_bytes(stream, vb_buf_data(&stream->queue), n);
+    if (r >= 0 && (size_t)r < n) {
         vb_buf_consume(&stream->queue, (size_t)r);
         r = hear_of_room(stream);
         if (r == 0)
@@ -253,32 +286,65 @@ static int queue_rest(struct vb_stream *stream, const struct iovec *iov, unsigne
     return r < 0 ? r : 1;
 }
 
+/* What is left when the kernel has taken so much, or said that it takes nothing; the result of a write. */
+static int after_write(struct vb_stream *stream, const struct iovec *iov, unsigned n, ssize_t sent)
+{
+    int r = sent < 0 ? (int)sent : queue_rest(stream, iov, n, (size_t)sent);
+    if (r < 0)
+        stream->write_error = r;
+    return r;
+}
+
+/* What waits in the batch leaves before anything else is done with the stream. */
+static int send_soon(struct vb_stream *stream)
+{
+    struct batch_write *write = soon_of(stream);
+    ssize_t sent = send_bytes(stream, write->bytes, write->n);
+    write->stream = NULL;
+    stream->soon = 0;
+    if (VB_LIKELY(sent == (ssize_t)write->n))
+        return 0;
+    return after_write(stream, &(struct iovec){(char *)write->bytes, write->n}, 1, sent);
+}
+
+void stream_write_late(struct vb_stream *stream)
+{
+    stream->events->written(stream->owner, send_soon(stream));
+}
+
 int vb_stream_write(struct vb_stream *stream, const struct iovec *iov, unsigned n)
 {
     size_t total = 0;
-    int r;
     assert(!stream->ending);
+    if (stream->soon != 0)
+        send_soon(stream);
     if (stream->write_error < 0)
         return stream->write_error;
     if (vb_buf_len(&stream->queue) > 0) {
-        r = append_slices(&stream->queue, iov, n, 0);
+        int r = append_slices(&stream->queue, iov, n, 0);
         stream->write_error = r;
         return r < 0 ? r : 1;
     }
     for (unsigned i = 0; i < n; i++)
         total += iov[i].iov_len;
     /* While it connects a write would take the error off the socket that is to be found there. */
-    ssize_t sent = stream->connecting ? 0 : send_now(stream, iov, n);
-    if (VB_LIKELY(sent >= 0 && (size_t)sent == total))
-        return 0;
-    r = sent < 0 ? (int)sent : queue_rest(stream, iov, n, (size_t)sent);
-    if (r < 0)
-        stream->write_error = r;
-    return r;
+    ssize_t sent = stream->connecting ? 0 : send_slices(stream, iov, n);
+    return VB_LIKELY(sent >= 0 && (size_t)sent == total) ? 0 : after_write(stream, iov, n, sent);
+}
+
+int vb_stream_write_soon(struct vb_stream *stream, const char *bytes, size_t n)
+{
+    bool is_first = stream->soon == 0 && vb_buf_len(&stream->queue) == 0;
+    assert(!stream->ending);
+    if (is_first && !stream->connecting && stream->write_error == 0)
+        stream->soon = (uint8_t)batch_write(stream->loop, stream, bytes, n);
+    return is_first && stream->soon != 0 ? 2 : vb_stream_write(stream, &(struct iovec){(char *)bytes, n}, 1);
 }
 
 void vb_stream_end(struct vb_stream *stream)
 {
+    if (stream->soon != 0)
+        send_soon(stream);
     stream->ending = true;
     if (vb_buf_len(&stream->queue) == 0 && stream->write_error == 0)
         send_fin(stream);
@@ -286,13 +352,13 @@ void vb_stream_end(struct vb_stream *stream)
 
 bool vb_stream_queued(const struct vb_stream *stream)
 {
-    return vb_buf_len(&stream->queue) > 0;
+    return vb_buf_len(&stream->queue) > 0 || stream->soon != 0;
 }
 
 size_t vb_stream_unsent(const struct vb_stream *stream)
 {
     int in_kernel = 0;
-    size_t unsent = vb_buf_len(&stream->queue);
+    size_t unsent = vb_buf_len(&stream->queue) + (stream->soon != 0 ? soon_of(stream)->n : 0);
     if (!stream->connecting && ioctl(stream->fd, SIOCOUTQ, &in_kernel) == 0)
         unsent += (size_t)in_kernel;
     return unsent;
@@ -307,13 +373,13 @@ void vb_stream_guard(struct vb_stream *stream, bool on)
 bool vb_stream_has_unread(const struct vb_stream *stream)
 {
     int unread = 0;
-    return ioctl(stream->fd, SIOCINQ, &unread) == 0 && unread > 0;
+    return stream->in_hand || (ioctl(stream->fd, SIOCINQ, &unread) == 0 && unread > 0);
 }
 
 bool vb_stream_is_silent(const struct vb_stream *stream)
 {
     struct pollfd poll_fd = {.fd = stream->fd, .events = POLLIN};
-    return poll(&poll_fd, 1, 0) == 0;
+    return !stream->in_hand && poll(&poll_fd, 1, 0) == 0;
 }
 
 bool vb_stream_broken(const struct vb_stream *stream)
@@ -404,6 +470,7 @@ int vb_stream_open(struct vb_stream **ret_stream, struct vb_loop *loop, int fd, 
 
 void vb_stream_rebind(struct vb_stream *stream, const struct vb_stream_events *events, void *owner)
 {
+    assert(stream->soon == 0);
     stream->events = events;
     stream->owner = owner;
 }
@@ -499,6 +566,8 @@ void vb_stream_finish(struct vb_stream **stream_ptr)
     *stream_ptr = NULL;
     if (stream == NULL)
         return;
+    if (stream->soon != 0 && send_soon(stream) < 0)
+        arm_reset(stream); /* a part may have left */
     if (stream->write_error < 0 || (stream->unreadable && vb_buf_len(&stream->queue) == 0)) {
         close_stream(stream);
         return;

@@ -371,6 +371,21 @@ static void on_drained(void *owner)
     leave(c);
 }
 
+void vb_client_blocked(struct vb_client *c)
+{
+    c->write_blocked = true; /* also when it is already: what counts as progress is measured from the longer queue */
+    vb_client_arm(c);
+}
+
+static void on_written(void *owner, int result)
+{
+    struct vb_client *c = client_of(owner);
+    if (result == 1)
+        vb_client_blocked(c);
+    else if (result < 0) /* a part may have left */
+        vb_client_end(c, VB_CLIENT_RESET);
+}
+
 static void on_failed(void *owner, int code)
 {
     vb_client_end(client_of(owner), VB_CLIENT_CLOSE);
@@ -380,6 +395,7 @@ static const struct vb_stream_events events = {
     .data = on_data,
     .end = on_end,
     .drained = on_drained,
+    .written = on_written,
     .failed = on_failed,
 };
 

@@ -48,6 +48,9 @@ void vb_client_send_body(struct vb_client *client, enum vb_framing framing, cons
  * gone. */
 int vb_client_flush(struct vb_client *client);
 
+/* The same for the last piece. 2: it leaves together with what others write in this turn. */
+int vb_client_flush_last(struct vb_client *client);
+
 /* A response of our own, whole. */
 struct vb_answer {
     unsigned status;

@@ -54,6 +54,9 @@ void vb_client_end(struct vb_client *client, enum vb_client_ending how);
 /* Sets the timer for what is being waited for now. */
 void vb_client_arm(struct vb_client *client);
 
+/* It does not take what was written. */
+void vb_client_blocked(struct vb_client *client);
+
 /* A request that broke a rule: nobody but us will see it. */
 void vb_client_refuse(struct vb_client *client, unsigned status, const char *why);
 

@@ -385,7 +385,7 @@ void vb_exchange_response_done(struct vb_exchange *x, bool keep_upstream)
     struct vb_client *client = x->client;
     vb_exchange_note_success(x);
     vb_exchange_not_in_flight(x);
-    if (vb_client_flush(client) < 0) {
+    if (vb_client_flush_last(client) < 0) {
         vb_client_cut(client);
         return;
     }

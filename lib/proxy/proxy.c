@@ -108,13 +108,13 @@ int vb_proxy_open(struct vb_proxy **ret_proxy, struct vb_loop *loop, struct vb_s
     vb_timer_list_open(&proxy->soon, loop, 1);
     vb_timer_list_open(&proxy->queue_tick, loop, QUEUE_TICK_MS);
     proxy->to_client.size = conf->limits.header_bytes + SCRATCH_ROOM;
-    proxy->to_client.scratch = malloc(proxy->to_client.size);
+    proxy->to_client.scratch = proxy->to_client.memory = malloc(VB_OUT_WAITING + proxy->to_client.size);
     proxy->pools = calloc(conf->n_pools, sizeof(*proxy->pools));
     proxy->upstreams = calloc(backends, sizeof(*proxy->upstreams));
     proxy->path = malloc(conf->limits.header_bytes);
     proxy->key_path = malloc(conf->limits.header_bytes);
     int r = -ENOMEM;
-    if (proxy->to_client.scratch == NULL || proxy->pools == NULL || proxy->upstreams == NULL || proxy->path == NULL ||
+    if (proxy->to_client.memory == NULL || proxy->pools == NULL || proxy->upstreams == NULL || proxy->path == NULL ||
         proxy->key_path == NULL)
         goto fail;
     for (unsigned i = 0; i < backends; i++) {
@@ -342,7 +342,7 @@ void vb_proxy_close(struct vb_proxy **proxy_ptr)
     vb_timer_stop(&proxy->doubts);
     vb_timer_list_close(&proxy->soon);
     vb_timer_list_close(&proxy->queue_tick);
-    free(proxy->to_client.scratch);
+    free(proxy->to_client.memory);
     free(proxy->path);
     free(proxy->key_path);
     free(proxy->pools);

@@ -59,15 +59,17 @@ struct vb_backend_upstreams {
 
 /*
  * What is about to be written to a client: a head that was made here, and slices of what was just read. It is filled
- * and written within one event, so a worker has one and not each connection.
+ * and written within one event, so a worker has one and not each connection. Small responses may leave together at the
+ * end of the loop's batch, and stand here until then.
  */
-#define VB_DATE_LEN   29 /* of an IMF-fixdate (RFC 9110 5.6.7) */
-#define VB_OUT_SLICES (VB_BODY_SPANS + VB_TRAILER_SPANS + 8)
+#define VB_DATE_LEN    29 /* of an IMF-fixdate (RFC 9110 5.6.7) */
+#define VB_OUT_SLICES  (VB_BODY_SPANS + VB_TRAILER_SPANS + 8)
+#define VB_OUT_WAITING (16 * 1024) /* bytes of responses that wait to leave */
 struct vb_out {
     const struct vb_client *owner; /* whom it is for */
     struct iovec iov[VB_OUT_SLICES];
-    unsigned n;
-    char *scratch;
+    unsigned n, batch;      /* see vb_loop_batch */
+    char *memory, *scratch; /* the latter, of `size`, is a part of the former */
     size_t used, size;
 };
 

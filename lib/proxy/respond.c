@@ -9,6 +9,19 @@
 
 #define COPY_MAX 4096 /* up to here a copy costs less than another slice that the kernel has to go over */
 
+/* Another piece. Responses that leave together stand in the memory one behind the other until they have left. */
+static struct vb_out *out_for(struct vb_client *c)
+{
+    struct vb_out *out = &c->proxy->to_client;
+    unsigned batch = vb_loop_batch(c->proxy->loop);
+    assert(out->batch == batch || out->n == 0);
+    if (out->batch != batch)
+        out->scratch = out->memory;
+    out->batch = batch;
+    out->owner = c;
+    return out;
+}
+
 /* Space for small things that are made here; out_made then says how much was used. */
 static char *out_scratch(struct vb_out *out, size_t *ret_room)
 {
@@ -47,21 +60,19 @@ static void out_add(struct vb_out *out, const void *bytes, size_t n)
 
 void vb_client_send_head(struct vb_client *c, const struct vb_head *head, const struct vb_forward_response *how)
 {
-    struct vb_out *out = &c->proxy->to_client;
+    struct vb_out *out = out_for(c);
     size_t room;
     char *to = out_scratch(out, &room);
     /* the scratch space holds the largest head that is accepted, and what we add */
     assert(out->n == 0 && vb_h1_response_room(head, how) <= room);
     size_t n = vb_h1_write_response(to, head, how);
-    out->owner = c;
     out_made(out, n);
 }
 
 void vb_client_send_body(struct vb_client *c, enum vb_framing framing, const struct vb_body_part *part)
 {
-    struct vb_out *out = &c->proxy->to_client;
+    struct vb_out *out = out_for(c);
     size_t room;
-    out->owner = c;
     if (framing == VB_FRAMING_CHUNKED && part->bytes > 0) {
         char *line = out_scratch(out, &room);
         assert(room >= VB_CHUNK_LINE_MAX);
@@ -91,10 +102,26 @@ int vb_client_flush(struct vb_client *c)
     int r = out->n == 0 ? 0 : vb_stream_write(c->stream, out->iov, out->n);
     out->n = 0;
     out->used = 0;
-    if (r == 1) { /* also when it is blocked already: what counts as progress is measured from the longer queue */
-        c->write_blocked = true;
-        vb_client_arm(c);
-    }
+    if (r == 1)
+        vb_client_blocked(c);
+    return r;
+}
+
+int vb_client_flush_last(struct vb_client *c)
+{
+    struct vb_out *out = &c->proxy->to_client;
+    bool is_copied = out->n == 1 && out->iov->iov_base == out->scratch;
+    bool has_room = out->scratch + out->used <= out->memory + VB_OUT_WAITING;
+    /* Who closes, or has another request waiting, needs to know at once whether it has left. */
+    if (!is_copied || !has_room || c->close_after || vb_buf_len(&c->input) > 0)
+        return vb_client_flush(c);
+    int r = vb_stream_write_soon(c->stream, out->scratch, out->used);
+    if (r == 2)
+        out->scratch += out->used;
+    out->n = 0;
+    out->used = 0;
+    if (r == 1)
+        vb_client_blocked(c);
     return r;
 }
 

@@ -279,14 +279,24 @@ static int connect_backend(struct vb_exchange *x, bool fresh, enum vb_failure *r
     return r;
 }
 
-void vb_exchange_send(struct vb_exchange *x)
+/* The head, and what is held of the body. */
+static int send_held(struct vb_exchange *x)
 {
     struct vb_buf *body = &x->retry.body;
     struct iovec iov[] = {{(void *)x->request.p, x->request.n}, {vb_buf_data(body), vb_buf_len(body)}};
+    return vb_upstream_write(x->upstream, iov, vb_buf_len(body) > 0 ? 2 : 1);
+}
+
+void vb_exchange_send(struct vb_exchange *x)
+{
     if (!x->head_sent && !x->request_done)
         return; /* it leaves with the first part of the body */
     x->head_sent = true;
-    int r = vb_upstream_write(x->upstream, iov, vb_buf_len(body) > 0 ? 2 : 1);
+    if (x->request_done && x->holds && vb_buf_len(&x->retry.body) == 0) {
+        vb_upstream_write_soon(x->upstream, x->request);
+        return;
+    }
+    int r = send_held(x);
     if (x->request_done)
         vb_upstream_request_sent(x->upstream);
     else if (r != 1)

@@ -367,6 +367,14 @@ static void on_drained(void *owner)
     vb_exchange_upstream_drained(u->exchange);
 }
 
+static void note_written(struct vb_upstream *u, int r)
+{
+    /* A connection that the backend has broken already takes nothing. */
+    if (u->state != CONNECTING && r != -EPIPE && r != -ECONNRESET)
+        u->sent = true;
+    u->lacks = vb_is_lack(r);
+}
+
 int vb_upstream_write(struct vb_upstream *u, const struct iovec *iov, unsigned n)
 {
     size_t bytes = 0;
@@ -374,13 +382,26 @@ int vb_upstream_write(struct vb_upstream *u, const struct iovec *iov, unsigned n
         bytes += iov[i].iov_len;
     vb_count_n(u->traffic, bytes_out, bytes);
     int r = vb_stream_write(u->stream, iov, n);
-    /* A connection that the backend has broken already takes nothing. */
-    if (u->state != CONNECTING && r != -EPIPE && r != -ECONNRESET)
-        u->sent = true;
-    u->lacks = vb_is_lack(r);
+    note_written(u, r);
     if (r == 1 || u->lacks)
         arm(u);
     return r;
+}
+
+static void on_written(void *owner, int r)
+{
+    struct vb_upstream *u = upstream_of(owner);
+    note_written(u, r);
+    arm(u);
+}
+
+void vb_upstream_write_soon(struct vb_upstream *u, struct vb_str request)
+{
+    vb_count_n(u->traffic, bytes_out, request.n);
+    u->request_sent = true;
+    int r = vb_stream_write_soon(u->stream, request.p, request.n);
+    if (r != 2)
+        on_written(u, r);
 }
 
 void vb_upstream_request_sent(struct vb_upstream *u)
@@ -410,6 +431,7 @@ static const struct vb_stream_events events = {
     .data = on_data,
     .end = on_end,
     .drained = on_drained,
+    .written = on_written,
     .failed = on_failed,
 };
 
@@ -426,11 +448,12 @@ static struct vb_upstream *take_idle(struct vb_proxy *proxy, unsigned backend, b
         }
         if (idle_age_ms(u) >= vb_keepalive_limit_ms(row))
             return NULL; /* left for the backend to close, which shows how long it keeps them */
-        if (sure && !vb_stream_is_silent(u->stream)) {
+        if (vb_stream_has_news(u->stream) || (sure && !vb_stream_is_silent(u->stream))) {
             closed_while_idle(u);
             continue;
         }
         leave_idle(u);
+        vb_timer_stop(&u->timer);
         u->state = BUSY;
         u->reused = true;
         return u;
@@ -465,6 +488,7 @@ static int connect_new(struct vb_upstream **ret_upstream, struct vb_proxy *proxy
     r = vb_stream_connect(&u->stream, proxy->loop, (struct sockaddr *)&record.address, &events, u);
     if (r < 0)
         goto fail;
+    vb_timer_start(&u->timer, &pool->connect, on_connect_timeout);
     *ret_upstream = u;
     return 0;
 
@@ -494,7 +518,6 @@ int vb_upstream_get(struct vb_upstream **ret_upstream, struct vb_proxy *proxy, s
     u->heard = u->sent = u->request_sent = u->in_body = u->paused = u->peer_keeps = false;
     u->waits = true;
     TAILQ_INSERT_TAIL(&u->siblings->waiting, u, link);
-    arm(u);
     *ret_upstream = u;
     return 0;
 }

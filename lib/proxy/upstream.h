@@ -33,6 +33,12 @@ void vb_upstream_doubt(struct vb_proxy *proxy, unsigned backend);
  */
 int vb_upstream_write(struct vb_upstream *upstream, const struct iovec *iov, unsigned n);
 
+/*
+ * A whole request, in bytes that live as long as the upstream is bound: it may leave together with what others write in
+ * this turn. Not for one that must not meet a connection which the backend has just closed.
+ */
+void vb_upstream_write_soon(struct vb_upstream *upstream, struct vb_str request);
+
 /* The whole request has been written; the time to the first byte of the response begins. */
 void vb_upstream_request_sent(struct vb_upstream *upstream);
 

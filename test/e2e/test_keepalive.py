@@ -91,6 +91,19 @@ def test_the_oldest_connection_leaves_when_there_are_too_many(balancer, backend)
         client.close()
 
 
+def test_a_connection_that_is_used_again_is_idle_no_more(balancer, backend):
+    """Also while nothing but a head has gone over it."""
+    there = backend()
+    lb = balancer(there, pool={"keepalive": {"timeout": "300ms"}})
+    assert get(lb.port).status == 200
+    with Client(lb.port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+        time.sleep(1)
+        client.send(b"hi")
+        assert client.response().status == 200
+    assert len(there.connections) == 1 and lb.backend(there)["errors"] == 0
+
+
 def test_a_post_goes_over_no_connection_that_is_closed_already(balancer, backend):
     """It could not be sent again. The worker is stopped while the backend closes, so that it has not noticed."""
     there = backend()

@@ -82,7 +82,13 @@ static void on_failed(void *owner, int code)
     close_if_in(side, IN_FAILED);
 }
 
-static const struct vb_stream_events events = {on_connected, on_data, on_end, on_drained, on_failed};
+/* Only of vb_stream_write_soon, for which see test_batch.c. */
+static void on_written(void *owner, int result)
+{
+    fail();
+}
+
+static const struct vb_stream_events events = {on_connected, on_data, on_end, on_drained, on_written, on_failed};
 
 /* ---- the peer: a plain socket ------------------------------------------------------------------------------------ */
 
@@ -364,7 +370,8 @@ static void on_data_pausing(void *owner, const char *bytes, size_t n)
     vb_stream_pause(side->stream);
 }
 
-static const struct vb_stream_events pausing_events = {on_connected, on_data_pausing, on_end, on_drained, on_failed};
+static const struct vb_stream_events pausing_events = {on_connected, on_data_pausing, on_end,
+                                                       on_drained,   on_written,      on_failed};
 
 static void what_came_before_a_pause_comes_behind_it(void **state)
 {
@@ -425,7 +432,8 @@ static void on_data_twice(void *owner, const char *bytes, size_t n)
         vb_stream_close(&side->twin->stream);
 }
 
-static const struct vb_stream_events twice_events = {on_connected, on_data_twice, on_end, on_drained, on_failed};
+static const struct vb_stream_events twice_events = {on_connected, on_data_twice, on_end,
+                                                     on_drained,   on_written,    on_failed};
 
 /* Also when somebody who wanted one too is closed meanwhile. */
 static void each_has_one_read_in_a_turn(void **state)
@@ -453,7 +461,8 @@ static void on_data_in_order(void *owner, const char *bytes, size_t n)
     strncat(order, bytes, 1);
 }
 
-static const struct vb_stream_events order_events = {on_connected, on_data_in_order, on_end, on_drained, on_failed};
+static const struct vb_stream_events order_events = {on_connected, on_data_in_order, on_end,
+                                                     on_drained,   on_written,       on_failed};
 
 /* What was begun is finished first: requests wait, not responses. */
 static void who_was_connected_to_is_heard_before_who_came(void **state)
@@ -600,7 +609,8 @@ static void on_data_of_the_first(void *owner, const char *bytes, size_t n)
         vb_stream_close(&both->to.stream);
 }
 
-static const struct vb_stream_events first_events = {on_connected, on_data_of_the_first, on_end, on_drained, on_failed};
+static const struct vb_stream_events first_events = {on_connected, on_data_of_the_first, on_end,
+                                                     on_drained,   on_written,           on_failed};
 
 static void rebinding_inside_of_data(void **state)
 {
@@ -945,8 +955,8 @@ static void on_data_closing_the_other(void *owner, const char *bytes, size_t n)
     vb_stream_close(&side->twin->stream);
 }
 
-static const struct vb_stream_events twin_events = {on_connected, on_data_closing_the_other, on_end, on_drained,
-                                                    on_failed};
+static const struct vb_stream_events twin_events = {
+    on_connected, on_data_closing_the_other, on_end, on_drained, on_written, on_failed};
 
 /* The kernel has told of both at once. */
 static void closing_another_that_has_its_own_event(void **state)

@@ -35,7 +35,7 @@ static void on_failed(void *owner, int code)
 {
 }
 
-static const struct vb_stream_events events = {on_event, on_data, on_event, on_event, on_failed};
+static const struct vb_stream_events events = {on_event, on_data, on_event, on_event, NULL, on_failed};
 
 static void open_pair(int pair[2])
 {
