@@ -154,9 +154,10 @@ def _flow(value):
     return json.dumps(text) if text == "" or re.search(r'[\[\]{},:#&*!|>\'"%@`\s]', text) else text
 
 
-# For tests that measure memory: what was freed must not look like memory in use.
-NO_QUARANTINE = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") +
-                 ":quarantine_size_mb=0:thread_local_quarantine_size_kb=0"}
+# For tests that measure memory: what the sanitizer keeps of blocks that were freed, of functions that have returned and
+# of who has allocated what must not look like memory in use.
+MEASURABLE = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=0:malloc_context_size=1"
+              ":thread_local_quarantine_size_kb=0:detect_stack_use_after_return=0"}
 
 
 class Failed(Exception):

@@ -1,7 +1,7 @@
 """After many requests of all kinds and a stop, nothing has leaked: the sanitizers say so, and so do the figures."""
 import os
 
-from harness import NO_QUARANTINE, Client, at_once, eventually, exchange, get, memory_kib, open_files, post, reply
+from harness import MEASURABLE, Client, at_once, eventually, exchange, get, memory_kib, open_files, post, reply
 
 REQUESTS = int(os.environ.get("VB_LEAK_REQUESTS", "10000"))
 
@@ -36,7 +36,7 @@ def test_all_kinds_of_trouble_and_a_stop(balancer, backend):
             connection.send(reply(headers=[("Connection", "close")]))
         else:
             connection.send(reply())
-    lb = balancer(backend(answer), pool={"keepalive": {"timeout": "200ms"}}, env=NO_QUARANTINE)
+    lb = balancer(backend(answer), pool={"keepalive": {"timeout": "200ms"}}, env=MEASURABLE)
     worker, = lb.worker_pids()
 
     def trouble(_=None):

@@ -1,6 +1,6 @@
 """What a burst of clients has taken is given back when it is over, whoever of them stays."""
 import pytest
-from harness import NO_QUARANTINE, SANITIZED, Client, eventually, get, held, memory_kib
+from harness import MEASURABLE, SANITIZED, Client, eventually, get, held, memory_kib
 
 CLIENTS, STAY = 600, 20
 KIB_EACH = 48  # of a worker's memory that a request takes here, at least
@@ -24,7 +24,7 @@ def burst(lb, there):
 
 def test_memory_comes_back_after_a_burst(balancer, backend, workers):
     lb = balancer(there := backend(held, record=False), workers=workers, args=["--log-level", "debug"],
-                  pool={"circuit_breaker": {"max_pending": 0}}, env=NO_QUARANTINE)
+                  pool={"circuit_breaker": {"max_pending": 0}}, env=MEASURABLE)
     assert [get(lb.port).status for _ in range(10 * workers)] == [200] * 10 * workers
     pids = lb.worker_pids()
 

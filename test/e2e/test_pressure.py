@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from harness import (NO_QUARANTINE, SANITIZED, Client, Truncated, children_of, eventually, free_port, get, memory_kib,
+from harness import (MEASURABLE, SANITIZED, Client, Truncated, children_of, eventually, free_port, get, memory_kib,
                      open_files, reply)
 
 
@@ -49,7 +49,7 @@ def test_nobody_reads_the_log(balancer, backend):
 
 
 def test_pipelining_without_reading_is_bounded(balancer, backend):
-    lb = balancer(there := backend(reply(b"x" * 100000), record=False), env=NO_QUARANTINE)
+    lb = balancer(there := backend(reply(b"x" * 100000), record=False), env=MEASURABLE)
     get(lb.port)
     pid, = lb.worker_pids()
     before = memory_kib(pid)
@@ -125,7 +125,7 @@ def test_what_an_idle_backend_connection_says_is_no_response(balancer, backend):
 
 
 def test_many_idle_connections_are_cheap(balancer, backend):
-    lb = balancer(backend(), env=NO_QUARANTINE)
+    lb = balancer(backend(), env=MEASURABLE)
     pid, = lb.worker_pids()
     get(lb.port)
     before, files = memory_kib(pid), open_files(pid)
@@ -140,7 +140,7 @@ def test_many_idle_connections_are_cheap(balancer, backend):
 
 
 def test_connections_that_come_and_go(balancer, backend, workers):
-    lb = balancer(backend(), workers=workers, env=NO_QUARANTINE)
+    lb = balancer(backend(), workers=workers, env=MEASURABLE)
 
     def churn(n):
         for _ in range(n):

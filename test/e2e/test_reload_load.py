@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from faults import Recorder
-from harness import (NO_QUARANTINE, Client, Truncated, at_once, children_of, eventually, free_port, get, memory_kib,
+from harness import (MEASURABLE, Client, Truncated, at_once, children_of, eventually, free_port, get, memory_kib,
                      open_files, web)
 
 RELOADS = int(os.environ.get("VB_RELOADS", "30"))
@@ -209,7 +209,7 @@ def test_nothing_is_left_behind(tmp_path, lifetimes, balancer):
     """Neither descriptors nor memory nor processes nor places in the segment, with pools, backends, listeners and
     numbers of workers that come and go."""
     there = [lifetimes.enter_context(Recorder(tmp_path)) for _ in range(2)]
-    lb = balancer(there[0], env=NO_QUARANTINE, config={"segment": {"backends": 12}})
+    lb = balancer(there[0], env=MEASURABLE, config={"segment": {"backends": 12}})
     port, unix = free_port(), tmp_path / "s"
 
     def variants(n):
@@ -245,7 +245,7 @@ def test_nothing_is_left_behind(tmp_path, lifetimes, balancer):
 
 def test_refused_files_leave_nothing_behind(balancer, backend):
     taken = backend()
-    lb = balancer(backend(), env=NO_QUARANTINE)
+    lb = balancer(backend(), env=MEASURABLE)
     wrong = [{"pools": {**web("127.0.0.1:9"), "more": {"backends": ["127.0.0.1:9"]}},
               "listen": [f"127.0.0.1:{lb.port}", f"127.0.0.1:{free_port()}", taken.address], "nonsense": None},
              {"nonsense": 1}]
@@ -264,7 +264,7 @@ def test_refused_files_leave_nothing_behind(balancer, backend):
 def test_generations_that_are_cut_leave_nothing_behind(balancer, backend):
     """Each with a request that never ends. It has its time all the same, so there are fewer reloads here."""
     there = backend(lambda c, r: (c.hang(), c.close()))
-    lb = balancer(there, env=NO_QUARANTINE)
+    lb = balancer(there, env=MEASURABLE)
     clients = []
 
     def cut(n):

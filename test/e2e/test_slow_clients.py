@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from harness import NO_QUARANTINE, SANITIZED, TIMEOUT, Client, eventually, get, memory_kib
+from harness import MEASURABLE, SANITIZED, TIMEOUT, Client, eventually, get, memory_kib
 
 
 @pytest.fixture(params=[1, 4], ids=lambda n: f"workers={n}")
@@ -68,7 +68,7 @@ class Slow:
 
 def test_two_thousand_slow_heads(many_files, balancer, backend, workers):
     """Slowloris. Who is honest is served as fast as ever, and the slow ones are not for ever."""
-    lb = balancer(backend(), workers=workers, config={"timeouts": {"header": "5s"}}, env=NO_QUARANTINE)
+    lb = balancer(backend(), workers=workers, config={"timeouts": {"header": "5s"}}, env=MEASURABLE)
     memory = sum(map(memory_kib, lb.worker_pids()))
     with Slow(lb.port, 2000) as slow:
         eventually(lambda: lb.total("connections") >= 2000 and slow.sent >= 2000, "2,000 clients trickle")
@@ -95,7 +95,7 @@ def test_slow_readers_take_no_memory(many_files, balancer, backend, workers):
         for _ in range(size // len(block) + 1):
             connection.send(block[:min(len(block), size + 100 - connection.sent)])
     there = backend(big, record=False)
-    lb = balancer(there, workers=workers, env=NO_QUARANTINE)
+    lb = balancer(there, workers=workers, env=MEASURABLE)
     get(lb.port, "/")
     pids = lb.worker_pids()
     before = sum(map(memory_kib, pids))

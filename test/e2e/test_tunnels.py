@@ -9,7 +9,7 @@ import time
 import zlib
 
 import pytest
-from harness import NO_QUARANTINE, TIMEOUT, Truncated, at_once, eventually, get, is_refused, memory_kib, open_files
+from harness import MEASURABLE, TIMEOUT, Truncated, at_once, eventually, get, is_refused, memory_kib, open_files
 from upgrade import (MEMORY_KIB, SWITCHES, all_over, ask, round_trip, switch_and_echo, switch_if_asked,
                      wait_until_stuck)
 
@@ -68,7 +68,7 @@ def test_full_duplex(tunnel, workers):
 @pytest.mark.parametrize("direction", ["to the backend", "to the client"])
 def test_a_side_that_does_not_read_holds_the_other_back(tunnel, direction):
     """What the balancer keeps for it is bounded; when it reads again all of it comes."""
-    lb, client, there = tunnel(record=False, env=NO_QUARANTINE)
+    lb, client, there = tunnel(record=False, env=MEASURABLE)
     pid, = lb.worker_pids()
     writer, reader = (client, there) if direction == "to the backend" else (there, client)
     before = memory_kib(pid)
@@ -96,7 +96,7 @@ def test_a_side_that_does_not_read_holds_the_other_back(tunnel, direction):
 
 
 def test_both_do_not_read(tunnel):
-    lb, client, there = tunnel(record=False, env=NO_QUARANTINE)
+    lb, client, there = tunnel(record=False, env=MEASURABLE)
     pid, = lb.worker_pids()
     before = memory_kib(pid)
     n = 1000
@@ -369,7 +369,7 @@ def test_nothing_is_lost_in_many_tunnels(balancer, backend):
             pass
         raise EOFError
     there = backend(end_somehow)
-    lb = balancer(there, env=NO_QUARANTINE)
+    lb = balancer(there, env=MEASURABLE)
     pid, = lb.worker_pids()
 
     def one(how):

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 from wire import Diag
-from harness import NO_QUARANTINE, TIMEOUT, Client, eventually, get, memory_kib, reply, run
+from harness import MEASURABLE, TIMEOUT, Client, eventually, get, memory_kib, reply, run
 from upgrade import (ASKS, MEMORY_KIB, SWITCHES, all_over, ask, round_trip, switch, switch_and_echo, switch_if_asked,
                      wait_until_stuck)
 
@@ -302,7 +302,7 @@ def test_much_that_the_client_sends_before_the_switch(balancer, backend):
         digests.append(zlib.crc32(connection.exactly(len(data))))
         connection.send(b"done")
     there = backend(answer, record=False)
-    lb = balancer(there, env=NO_QUARANTINE)
+    lb = balancer(there, env=MEASURABLE)
     get_memory = lambda: memory_kib(lb.worker_pids()[0])  # noqa: E731
     with Client(lb.port) as client:
         client.start("GET", "/", ASKS)
