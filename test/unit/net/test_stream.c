@@ -211,6 +211,17 @@ static void open_pair(struct fixture *f, struct side *side, struct peer *peer)
     assert_int_equal(vb_stream_open(&side->stream, f->loop, fd, &events, side), 0);
 }
 
+/* A stream that is about to be connected, to the plain socket that is returned. */
+static struct peer begin_to_connect(struct side *side)
+{
+    struct sockaddr_storage address;
+    int listener = listener_with_little_room(side->f, &address);
+    assert_int_equal(vb_stream_connect(&side->stream, side->f->loop, (struct sockaddr *)&address, &events, side), 0);
+    struct peer peer = {.fd = accept(listener, NULL, NULL)};
+    close_listener(side->f, listener);
+    return peer;
+}
+
 static void close_pair(struct side *side, struct peer *peer)
 {
     vb_stream_close(&side->stream);
@@ -782,11 +793,7 @@ static void connecting(void **state)
 static void what_is_written_before_it_is_connected_waits(void **state)
 {
     struct side side = {.f = *state};
-    struct sockaddr_storage address;
-    int listener = listener_with_little_room(side.f, &address);
-    assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
-    struct peer peer = {.fd = accept(listener, NULL, NULL)};
-    close_listener(side.f, listener);
+    struct peer peer = begin_to_connect(&side);
     assert_int_equal(write_pattern(&side, 0, 500), 1);
     assert_int_equal(write_pattern(&side, 500, 500), 1);
     assert_false(read_some(&peer, 1000));
@@ -800,11 +807,7 @@ static void what_is_written_before_it_is_connected_waits(void **state)
 static void what_waits_until_it_is_connected_may_be_more_than_there_is_room_for(void **state)
 {
     struct side side = {.f = *state};
-    struct sockaddr_storage address;
-    int listener = listener_with_little_room(side.f, &address);
-    assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
-    struct peer peer = {.fd = accept(listener, NULL, NULL)};
-    close_listener(side.f, listener);
+    struct peer peer = begin_to_connect(&side);
     const size_t n = 8000000;
     assert_int_equal(write_pattern(&side, 0, n), 1);
     assert_int_equal(vb_stream_unsent(side.stream), n);
@@ -819,11 +822,7 @@ static void what_waits_until_it_is_connected_may_be_more_than_there_is_room_for(
 static void finishing_while_it_connects_sends_what_waits(void **state)
 {
     struct side side = {.f = *state};
-    struct sockaddr_storage address;
-    int listener = listener_with_little_room(side.f, &address);
-    assert_int_equal(vb_stream_connect(&side.stream, side.f->loop, (struct sockaddr *)&address, &events, &side), 0);
-    struct peer peer = {.fd = accept(listener, NULL, NULL)};
-    close_listener(side.f, listener);
+    struct peer peer = begin_to_connect(&side);
     assert_int_equal(write_pattern(&side, 0, 1000), 1);
     vb_stream_finish(&side.stream);
     RUN_UNTIL(side.f, read_some(&peer, 1000));
